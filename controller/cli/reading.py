@@ -1,0 +1,159 @@
+"""The commands that look: jobs, show, watch."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from ...errors import InvalidJob
+from ...history.job import JobStatus
+from .acting import JobId, JsonFlag
+from .connection import reading_service
+from .job_page import job_json, job_page
+from .job_table import job_table, progress, what
+from .output import console, is_interactive, note, print_json, say
+from .output import show as show_table
+
+if TYPE_CHECKING:
+    from ..job_history_service import JobHistoryService
+    from ..job_view import JobViewModel
+
+_INTERVAL: Final = 0.5
+_PAGE_LIMIT: Final = 500
+_WATCHED: Final = 20
+
+StatusFlag = Annotated[
+    list[JobStatus] | None,
+    typer.Option("--status", case_sensitive=False, help="Only jobs of this status; repeatable."),
+]
+LimitFlag = Annotated[int, typer.Option("--limit", min=1, max=_PAGE_LIMIT, help="How many at most.")]
+TaskFlag = Annotated[str | None, typer.Option("--task", metavar="NAME", help="Only jobs of this task.")]
+QueueFlag = Annotated[str | None, typer.Option("--queue", metavar="NAME", help="Only jobs of this queue.")]
+
+
+def jobs(
+    *,
+    status: StatusFlag = None,
+    limit: LimitFlag = 50,
+    task: TaskFlag = None,
+    queue: QueueFlag = None,
+    cursor: Annotated[
+        str | None, typer.Option("--cursor", metavar="CURSOR", help="Go on where a page ended; it says where.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List jobs, newest first.
+
+    Needs only the ledger: without a broker or with every worker down it shows what is recorded.
+
+    \b
+    jobledger jobs
+    jobledger jobs --status failed --limit 20
+    jobledger jobs --status queued --status running --task shop.ship --json
+    """
+    from ...history.job_history_store import JobFilter
+
+    wanted = JobFilter(statuses=tuple(status or ()), task=task, queue=queue)
+    with reading_service() as service:
+        try:
+            page = service.list_jobs(wanted, cursor, limit)
+        except ValueError:
+            raise InvalidJob("--cursor", f"{str(cursor)[:80]!r} was not given out by a page") from None
+    if as_json:
+        print_json(page)
+        return
+    if page.jobs:
+        show_table(job_table(page.jobs))
+    elif not page.next_cursor:
+        note("No jobs." if status or task or queue or cursor else "No jobs yet. Send one: jobledger submit --help")
+    if page.next_cursor:
+        note(f"There are more: --cursor {page.next_cursor}")
+
+
+def show(job_id: JobId, as_json: JsonFlag = False) -> None:
+    """Show everything about one job: why it ended as it did, its facts, its events with their evidence, its log.
+
+    \b
+    jobledger show 019a8b3e-6c1f-7d20-9a31-5f0e2b7c4d11
+    jobledger show 019a8b3e-6c1f-7d20-9a31-5f0e2b7c4d11 --json
+    """
+    with reading_service() as service:
+        job = service.get_job(job_id)
+        events = service.get_job_events(job_id) if job.live_source != "foreign" else []
+        log = service.get_job_log(job_id)
+    if as_json:
+        print_json(job_json(job, events, log))
+    else:
+        show_table(job_page(job, events, log))
+
+
+def watch(
+    job_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One job, until its end.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each change.")] = False,
+) -> None:
+    """Watch the newest jobs live until Ctrl-C, or one job until its end.
+
+    Where stdout is no terminal, each change is a line.
+
+    \b
+    jobledger watch
+    jobledger watch 019a8b3e-6c1f-7d20-9a31-5f0e2b7c4d11
+    """
+    with reading_service() as service:
+        if job_id is not None:
+            _watch_job(service, job_id, as_json)
+        else:
+            with contextlib.suppress(KeyboardInterrupt):
+                _watch_jobs(service, as_json)
+
+
+def _watch_job(service: JobHistoryService, job_id: str, as_json: bool) -> None:
+    changes = _Changes(as_json)
+    while True:
+        job = service.get_job(job_id)
+        changes.tell(job)
+        if not job.is_active:
+            return
+        time.sleep(_INTERVAL)
+
+
+def _watch_jobs(service: JobHistoryService, as_json: bool) -> None:
+    if is_interactive() and not as_json:
+        _show_live(service)
+    changes = _Changes(as_json)
+    while True:
+        for job in reversed(service.list_recent_jobs(_WATCHED)):
+            changes.tell(job)
+        time.sleep(_INTERVAL)
+
+
+def _show_live(service: JobHistoryService) -> None:
+    from rich.live import Live
+
+    with Live(console=console(), auto_refresh=False, screen=True) as live:
+        while True:
+            room = max(1, live.console.height - 3)
+            table = job_table(service.list_recent_jobs(room), "The newest jobs; Ctrl-C ends this")
+            live.update(table, refresh=True)
+            time.sleep(_INTERVAL)
+
+
+class _Changes:
+    """Tells what changed since it was told last."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._told: dict[str, Any] = {}
+
+    def tell(self, job: JobViewModel) -> None:
+        state = (job.status, job.attempt, job.cancel_state, progress(job), job.worker_id)
+        if self._told.get(job.job_id) == state:
+            return
+        self._told[job.job_id] = state
+        if self._as_json:
+            print_json(job, indent=0)
+        else:
+            say(f"{time.strftime('%H:%M:%S')}  {job.job_id}  {job.status:<9}  {what(job)}".rstrip())

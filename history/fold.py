@@ -1,0 +1,162 @@
+"""How a job's events become its row.
+
+Events arrive late, twice and out of order between processes. ``fold`` therefore only joins: each field takes
+the greatest, the earliest or the union of what the events say, never "the last that came". Any order and any
+repetition of a job's events gives the same row.
+
+The written precedence of ends (``JobEnd.key``): a completion, in any attempt, wins; else the highest attempt
+decides; inside it the job's own end beats the evidence of a death, which beats a removal, a denial or a verdict;
+then FAILED beats CANCELLED; then the greater ``run_id``.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from .event import EventKind, JobEvent
+from .job import JobHistoryEntry
+
+#: The rank of what a submission says about its job; nothing replaces it.
+SUBMITTED_RANK = 3
+
+_ORIGIN_RANK = {EventKind.SUBMITTED: SUBMITTED_RANK, EventKind.PUBLISHING: 2, EventKind.RECEIVED: 1}
+_RUN_KINDS = frozenset({EventKind.HANDED_OVER, EventKind.STARTED})
+
+
+def fold(entry: JobHistoryEntry | None, event: JobEvent) -> JobHistoryEntry:
+    """Return ``entry`` with ``event`` joined in; ``None`` stands for a job that nobody has recorded yet."""
+    if entry is None:
+        entry = JobHistoryEntry(job_id=event.job_id, created_at=event.at)
+    changes: dict[str, Any] = {}
+    if event.at < entry.created_at:
+        changes["created_at"] = event.at
+    _join_facts(changes, entry, event)
+    _join_attempt(changes, entry, event)
+    _join_end(changes, entry, event)
+    _join_dispatch(changes, entry, event)
+    _join_cancel(changes, entry, event)
+    _join_progress(changes, entry, event)
+    return msgspec.structs.replace(entry, **changes) if changes else entry
+
+
+def origin_rank(event: JobEvent) -> int:
+    """Return how close to the job's origin the event is: the higher one's facts and snapshot are kept."""
+    first_attempt = event.requeue == 0 and event.retries == 0
+    return _ORIGIN_RANK.get(event.kind, 0) if first_attempt else 0
+
+
+def _join_facts(changes: dict[str, Any], entry: JobHistoryEntry, event: JobEvent) -> None:
+    if event.facts is None:
+        return
+    rank = origin_rank(event)
+    if rank < entry.facts_rank:
+        return
+    if rank == entry.facts_rank and msgspec.json.encode(event.facts) <= msgspec.json.encode(entry.facts):
+        return
+    changes["facts"] = event.facts
+    changes["facts_rank"] = rank
+
+
+def _join_attempt(changes: dict[str, Any], entry: JobHistoryEntry, event: JobEvent) -> None:
+    if event.kind in _RUN_KINDS:
+        changes["handed_over"] = True
+    if event.kind is EventKind.STARTED:
+        changes["started_at"] = earliest(entry.started_at, event.at)
+    attempt = _attempt_of(event)
+    highest = (entry.requeue, entry.retries)
+    if attempt < highest:
+        return
+    rises = attempt > highest
+    if rises:
+        changes.update(
+            requeue=attempt[0],
+            retries=attempt[1],
+            attempt_started=False,
+            run_id=None,
+            run_worker_id=None,
+            run_boot_id=None,
+            next_attempt_at=None,
+        )
+    if event.kind is EventKind.STARTED:
+        changes["attempt_started"] = True
+    if event.kind in _RUN_KINDS:
+        _join_run(changes, None if rises else _run_of(entry), (event.run_id, event.worker_id, event.boot_id))
+    if event.next_attempt_at is not None:
+        changes["next_attempt_at"] = latest(None if rises else entry.next_attempt_at, event.next_attempt_at)
+
+
+def _attempt_of(event: JobEvent) -> tuple[int, int]:
+    """The attempt that the event speaks of: for a retry the one it announces, for an end the one it ended."""
+    attempt = (event.requeue, event.retries + (event.kind is EventKind.RETRYING))
+    return max(attempt, (event.end.requeue, event.end.retries)) if event.end else attempt
+
+
+_Run = tuple[str | None, str | None, str | None]
+
+
+def _run_of(entry: JobHistoryEntry) -> _Run:
+    return entry.run_id, entry.run_worker_id, entry.run_boot_id
+
+
+def _join_run(changes: dict[str, Any], known: _Run | None, seen: _Run) -> None:
+    """Keep the greatest run; run ids are UUIDv7, so that is the latest hand-over."""
+    if known is None or _comparable(seen) > _comparable(known):
+        changes["run_id"], changes["run_worker_id"], changes["run_boot_id"] = seen
+
+
+def _comparable(parts: tuple[str | None, ...]) -> tuple[tuple[bool, str], ...]:
+    """Order unknown before empty, so that no two different values tie."""
+    return tuple((part is not None, part or "") for part in parts)
+
+
+def _join_end(changes: dict[str, Any], entry: JobHistoryEntry, event: JobEvent) -> None:
+    if event.end is not None and (entry.end is None or event.end.key > entry.end.key):
+        changes["end"] = event.end
+    if event.kind is EventKind.RETRYING and event.text is not None:
+        key = (event.requeue, event.retries, event.text)
+        if entry.retry_error_key is None or key > entry.retry_error_key:
+            changes["retry_error"] = event.text
+            changes["retry_error_key"] = key
+
+
+def _join_dispatch(changes: dict[str, Any], entry: JobHistoryEntry, event: JobEvent) -> None:
+    if event.kind is EventKind.PUBLISHED or event.kind is EventKind.RECEIVED:
+        changes["published"] = True
+    elif event.kind is EventKind.DISPATCH_UNCERTAIN:
+        changes["uncertain"] = True
+
+
+def _join_cancel(changes: dict[str, Any], entry: JobHistoryEntry, event: JobEvent) -> None:
+    if event.kind is EventKind.CANCEL_REQUESTED:
+        seen = (event.at, _comparable((event.actor, event.reason)))
+        known = entry.cancel_requested_at
+        if known is None or seen < (known, _comparable((entry.cancel_actor, entry.cancel_reason))):
+            changes.update(cancel_requested_at=event.at, cancel_actor=event.actor, cancel_reason=event.reason)
+    elif event.kind is EventKind.CANCEL_DELIVERED:
+        changes["cancel_delivered_at"] = earliest(entry.cancel_delivered_at, event.at)
+        if event.text is not None:
+            changes["cancel_obstacle"] = max(entry.cancel_obstacle or "", event.text)
+
+
+def _join_progress(changes: dict[str, Any], entry: JobHistoryEntry, event: JobEvent) -> None:
+    if event.progress is None:
+        return
+    if entry.progress is not None and entry.progress_at is not None:
+        seen = (event.at, msgspec.json.encode(event.progress))
+        if seen <= (entry.progress_at, msgspec.json.encode(entry.progress)):
+            return
+    changes["progress"] = event.progress
+    changes["progress_at"] = event.at
+
+
+def earliest(known: datetime | None, seen: datetime) -> datetime:
+    """Return the earlier of two moments; an unknown one does not count."""
+    return seen if known is None else min(known, seen)
+
+
+def latest(known: datetime | None, seen: datetime) -> datetime:
+    """Return the later of two moments; an unknown one does not count."""
+    return seen if known is None else max(known, seen)

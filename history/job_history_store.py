@@ -1,0 +1,274 @@
+"""What the rest of Jobledger asks of a ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Protocol, runtime_checkable
+
+import msgspec
+
+from .event import EventKind, JobEvent
+from .job import FailureKind, JobEnd, JobFacts, JobHistoryEntry, JobStatus, Snapshot
+from .node import Node, NodeEnd
+
+#: The largest page of any list.
+PAGE_LIMIT = 500
+
+
+class JournalOffset(msgspec.Struct, frozen=True, kw_only=True):
+    """Which bytes of which journal a batch came from; recorded with it, so that no byte counts twice."""
+
+    journal: str
+    start: int
+    end: int
+    #: Events that the journal's writer could not write so far (a full disk), by its own count.
+    dropped: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.end:
+            raise ValueError(f"A batch of {self.journal} cannot go from byte {self.start} to byte {self.end}.")
+
+
+class LeaseHold(msgspec.Struct, frozen=True, kw_only=True):
+    """A lease that somebody took, by the number he got: it proves that nobody has taken it since."""
+
+    name: str
+    fence: int
+
+
+class JobSubmission(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that is about to be published."""
+
+    job_id: str
+    at: datetime
+    facts: JobFacts
+    snapshot: Snapshot | None = None
+
+
+class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which jobs a list shows; an empty field does not filter."""
+
+    statuses: tuple[JobStatus, ...] = ()
+    task: str | None = None
+    queue: str | None = None
+
+
+class JobPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Entries, newest first, and where to go on; ``next_cursor`` is ``None`` on the last page.
+
+    A page may hold fewer entries than asked for, even none, and still not be the last: when no index covers
+    the filter, a ledger looks at a bounded number of jobs and says where it stopped.
+    """
+
+    entries: tuple[JobHistoryEntry, ...]
+    next_cursor: str | None = None
+
+
+class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as the ledger keeps it: with its place in the order of recording, without its snapshot."""
+
+    seq: int
+    recorded_at: datetime
+    event: JobEvent
+
+
+class CancelIntent(msgspec.Struct, frozen=True, kw_only=True):
+    """The row that says "this job must not go on"."""
+
+    job_id: str
+    requested_at: datetime
+    actor: str | None = None
+    reason: str | None = None
+
+
+class RecordingGap(msgspec.Struct, frozen=True, kw_only=True):
+    """What could not be recorded: events that a full disk swallowed, or lines that nobody can read."""
+
+    journal: str
+    dropped: int
+    poisoned: int
+    updated_at: datetime
+
+
+@runtime_checkable
+class JobHistoryStore(Protocol):
+    """The ledger: append-only events, and the rows they fold into.
+
+    Every method raises ``HistoryUnavailable`` when the ledger cannot answer. Methods may be called from any
+    thread; a store is not carried over a fork.
+    """
+
+    def append(
+        self,
+        events: Sequence[JobEvent],
+        journal_offset: JournalOffset | None = None,
+        lease: LeaseHold | None = None,
+    ) -> bool:
+        """Record events and fold them into their jobs' rows, in one transaction; the only write path for events.
+
+        With ``journal_offset`` the batch counts only if the ledger holds that journal up to exactly ``start``,
+        else nothing is written and the answer is False. With ``lease`` likewise while nobody has taken the lease
+        since. A job's second submission changes nothing.
+
+        Raises:
+            EventRefused: for an event that breaks its own types; nothing is written.
+        """
+        ...
+
+    def record_job_submission(self, job: JobSubmission) -> bool:
+        """Record a new job with its snapshot; return False for an id that was submitted before."""
+        ...
+
+    def record_status_change(self, job_id: str, status: JobStatus, ts: datetime, error: str | None = None) -> None:
+        """Record that a job's first attempt changed its status; for an unknown id too, to be filled in later."""
+        ...
+
+    def list_jobs(self, status: JobStatus | None = None, limit: int = 50, offset: int = 0) -> list[JobHistoryEntry]:
+        """Return entries, newest first, ties by id; ``limit`` is clamped to 0..``PAGE_LIMIT``."""
+        ...
+
+    def page_jobs(self, job_filter: JobFilter, cursor: str | None = None, limit: int = 50) -> JobPage:
+        """Return a page of the filtered jobs, newest first; a cursor stays valid when its job is gone.
+
+        Raises:
+            ValueError: for a cursor that no page gave out.
+        """
+        ...
+
+    def get_job(self, job_id: str) -> JobHistoryEntry | None:
+        """Return one entry, or ``None`` for an id that is not known."""
+        ...
+
+    def get_jobs(self, job_ids: Collection[str]) -> dict[str, JobHistoryEntry]:
+        """Return the known ones among the ids."""
+        ...
+
+    def get_job_events(self, job_id: str) -> list[RecordedEvent]:
+        """Return a job's events in the order of recording, log lines and progress left out."""
+        ...
+
+    def get_job_log(self, job_id: str, limit: int = 200) -> list[RecordedEvent]:
+        """Return the newest lines of a job's log, oldest first."""
+        ...
+
+    def get_snapshot(self, job_id: str) -> Snapshot | None:
+        """Return a job's sealed snapshot, if one was kept."""
+        ...
+
+    def request_cancel(self, intent: CancelIntent) -> JobHistoryEntry | None:
+        """Commit the intent and its event if the job exists and has not ended; return its entry as it is then.
+
+        The first intent stays; a second one changes nothing.
+        """
+        ...
+
+    def open_cancels(self, limit: int = 1_000) -> list[CancelIntent]:
+        """Return intents whose jobs have not ended, oldest first."""
+        ...
+
+    def cancelled_ids_since(self, moment: datetime) -> list[str]:
+        """Return the ids of all intents since ``moment``: what the broker's deny set must hold."""
+        ...
+
+    def has_cancel_intent(self, job_id: str) -> bool:
+        """Whether somebody asked for the job's end."""
+        ...
+
+    def journal_ends(self, journals: Collection[str]) -> dict[str, int]:
+        """Return up to which byte each of the journals is recorded; unknown ones are missing."""
+        ...
+
+    def record_poison(self, journal: str, offset: int, line: bytes, reason: str) -> None:
+        """Set a line aside that nobody can read, with its place and the reason."""
+        ...
+
+    def recording_gaps(self) -> list[RecordingGap]:
+        """Return the journals with dropped or unreadable events."""
+        ...
+
+    def record_node(self, node: Node) -> None:
+        """Record a node's boot; an earlier boot of the same id is replaced."""
+        ...
+
+    def record_heartbeats(self, boot_ids: Collection[str], at: datetime) -> None:
+        """Count every named node's heartbeat up by one."""
+        ...
+
+    def end_node(self, boot_id: str, how: NodeEnd, at: datetime) -> None:
+        """Record the end of a boot, after all of its journals were recorded; the first end stays."""
+        ...
+
+    def ended_boots(self, boot_ids: Collection[str]) -> set[str]:
+        """Return which of the boots are known to have ended."""
+        ...
+
+    def list_nodes(self, include_ended: bool = False) -> list[Node]:
+        """Return the nodes, newest boot first."""
+        ...
+
+    def list_jobs_of_ended_nodes(self, limit: int = 500) -> list[JobHistoryEntry]:
+        """Return unfinished jobs whose latest run was on a boot that has ended."""
+        ...
+
+    def acquire_lease(self, name: str, holder: str, seconds: float) -> int | None:
+        """Take or renew a lease; return its fencing number, or ``None`` while somebody else holds it.
+
+        The number rises each time the holder changes.
+        """
+        ...
+
+    def release_lease(self, name: str, holder: str) -> None:
+        """Give a lease back, if the holder has it."""
+        ...
+
+    def lease_holder(self, name: str) -> str | None:
+        """Return who holds a lease now; ``None`` when it is free, given back or has run out."""
+        ...
+
+    def check(self) -> None:
+        """Ask the ledger the cheapest question there is; raises when it does not answer."""
+        ...
+
+    def close(self) -> None:
+        """Give the connections back."""
+        ...
+
+
+def clamped(limit: int) -> int:
+    """Return the page size that a list gives for ``limit``."""
+    return max(0, min(limit, PAGE_LIMIT))
+
+
+def submission_event(job: JobSubmission) -> JobEvent:
+    """Return the event that records a submission."""
+    return JobEvent(
+        kind=EventKind.SUBMITTED,
+        job_id=job.job_id,
+        at=job.at,
+        source="submit",
+        facts=job.facts,
+        snapshot=job.snapshot,
+    )
+
+
+def status_change_event(job_id: str, status: JobStatus, ts: datetime, error: str | None) -> JobEvent:
+    """Return the event that records a plain change of status of a job's first attempt."""
+    kind = {JobStatus.QUEUED: EventKind.PUBLISHED, JobStatus.RUNNING: EventKind.STARTED}.get(status, EventKind.ENDED)
+    end = None
+    if status.is_terminal:
+        failure_kind = FailureKind.EXCEPTION if status is JobStatus.FAILED else None
+        end = JobEnd(status=status, at=ts, error_message=error, failure_kind=failure_kind)
+    return JobEvent(kind=kind, job_id=job_id, at=ts, source="record_status_change", end=end)
+
+
+def request_cancel_event(intent: CancelIntent) -> JobEvent:
+    """Return the event that records a cancel intent."""
+    return JobEvent(
+        kind=EventKind.CANCEL_REQUESTED,
+        job_id=intent.job_id,
+        at=intent.requested_at,
+        source="cancel_job",
+        actor=intent.actor,
+        reason=intent.reason,
+    )

@@ -1,0 +1,5 @@
+"""The ledger's schema, version by version."""
+
+from ...errors import HistoryUnavailable
+
+__all__ = ["HistoryUnavailable"]

@@ -1,0 +1,70 @@
+"""What may enter a ledger: any event that a journal can carry, and no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ..errors import EventRefused
+from .event import JobEvent
+from .job import JobId
+
+_DECODER = msgspec.json.Decoder(JobEvent)
+_NUL = b"\\u0000"
+
+
+def recordable(event: JobEvent) -> JobEvent:
+    """Return the event exactly as every ledger gives it back, its texts free of what no database takes.
+
+    Raises:
+        EventRefused: when the event breaks its own types, for instance by a naive time or an overlong id.
+    """
+    try:
+        return _DECODER.decode(_carried(event))
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        raise EventRefused(f"An event of kind {event.kind} cannot be recorded: {error}.") from None
+
+
+def is_job_id(text: str) -> bool:
+    """Whether a recorded job can have this id at all."""
+    try:
+        msgspec.convert(text, JobId)
+    except msgspec.ValidationError:
+        return False
+    return is_text(text)
+
+
+def is_text(text: str) -> bool:
+    """Whether a database can hold the text as it is."""
+    return text == readable(text)
+
+
+def readable(text: str) -> str:
+    """Return the text without NUL characters and lone surrogates, which databases refuse."""
+    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
+
+
+def _carried(event: JobEvent) -> bytes:
+    try:
+        text = msgspec.json.encode(event)
+    except UnicodeEncodeError:
+        return _cleaned(event)
+    return _cleaned(event) if _NUL in text else text
+
+
+def _cleaned(event: JobEvent) -> bytes:
+    # The id stays as it is: it is refused by its type rather than turned into some other job's.
+    return msgspec.json.encode({**_clean(msgspec.to_builtins(event)), "job_id": event.job_id})
+
+
+def _clean(value: Any) -> Any:
+    match value:
+        case str():
+            return readable(value)
+        case list():
+            return [_clean(item) for item in value]
+        case dict():
+            return {key: _clean(item) for key, item in value.items()}
+        case _:
+            return value

@@ -1,0 +1,1 @@
+"""The built-in stages: load, resize, crop, enhance, watermark, save."""
