@@ -86,6 +86,11 @@ class Settings(BaseSettings):
     agent_python: Path | None = None
     #: Seconds between two heartbeats of a node.
     heartbeat_interval: float = Field(default=2.0, gt=0)
+    #: Which records of Python's logging become lines of the job that runs: ``task`` those of Celery's task loggers,
+    #: ``all`` also those of other loggers and what the job prints, ``off`` none. ``job.log()`` is always kept.
+    job_log: Literal["task", "all", "off"] = "task"
+    #: The least level of such records; what the worker's own log level keeps back never comes here.
+    job_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     #: Directories from which pipeline jobs may read pictures, links resolved. Unset: none may.
     input_dirs: PathList = ()
     #: Directory below which each pipeline job gets its own output directory. Unset: ``outputs`` of the data directory.

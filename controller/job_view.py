@@ -55,12 +55,16 @@ class JobViewModel(msgspec.Struct, frozen=True, kw_only=True):
     #: Why a retry would be refused; unset when it would not.
     retry_refusal: str | None = None
     cancel_requested_at: datetime | None = None
+    #: Who asked for its end, and why.
+    cancel_actor: str | None = None
+    cancel_reason: str | None = None
     #: What a requested cancel waits for, or how it went.
     cancel_state: str | None = None
     retry_of: str | None = None
     root_id: str | None = None
     tags: tuple[str, ...] = ()
     group_id: str | None = None
+    metadata: dict[str, str] = {}
     #: JSON text: paths, counts, ids.
     result_ref: str | None = None
     #: Seconds that the function ran.

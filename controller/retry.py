@@ -43,6 +43,7 @@ def resubmission(
         **with_overrides(body, overrides),
         tags=facts.tags if facts else (),
         group_id=facts.group_id if facts else None,
+        metadata=dict(facts.metadata) if facts else {},
         cancel_grace=facts.cancel_grace if facts else None,
         retry_of=job_id,
         root_id=(facts.root_id if facts else None) or job_id,

@@ -14,6 +14,7 @@ from ..history.event import now
 from ..history.ids import new_id
 from ..history.job import JobFacts
 from ..history.job_history_store import JobSubmission
+from ..history.labels import checked_group, checked_metadata, checked_tags
 from ..history.redaction import summarise
 from ..history.snapshot import SnapshotVault
 from ..settings import Settings
@@ -23,7 +24,6 @@ from ..workers.priorities import Priority, wire_priority
 
 _ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _NAME_LENGTH: Final = 255
-_TAG_COUNT: Final = 32
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,8 +38,11 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     priority: Priority | str | int | None = None
     queue: str | None = None
     job_id: str | None = None
+    #: What it can be found by: words, a name that several jobs share, and texts with names. They are kept and shown as
+    #: they are; ``history.labels`` has the limits.
     tags: Sequence[str] = ()
     group_id: str | None = None
+    metadata: Mapping[str, str] = {}
     time_limit: float | None = None
     soft_time_limit: float | None = None
     headers: Mapping[str, Any] = {}
@@ -82,8 +85,8 @@ def prepare(submission: Submission, app: Any, settings: Settings, vault: Snapsho
         kwargs=_plain(submission.kwargs, "kwargs", dict),
         queue=_queue(submission.queue, submission.task, app),
         priority=wire_priority(submission.priority, app.connection_for_write().transport_cls),
-        time_limit=_seconds("time_limit", submission.time_limit),
-        soft_time_limit=_seconds("soft_time_limit", submission.soft_time_limit),
+        time_limit=_limit("time_limit", submission.time_limit),
+        soft_time_limit=_limit("soft_time_limit", submission.soft_time_limit),
         ignore_result=submission.ignore_result,
         shadow=_name("shadow", submission.shadow),
         headers=_plain(submission.headers, "headers", dict),
@@ -98,8 +101,9 @@ def prepare(submission: Submission, app: Any, settings: Settings, vault: Snapsho
         queue=body.queue,
         priority=body.priority,
         payload_summary=_summary(body),
-        tags=_tags(submission.tags),
-        group_id=_name("group_id", submission.group_id),
+        tags=checked_tags(submission.tags),
+        metadata=checked_metadata(submission.metadata),
+        group_id=checked_group(submission.group_id),
         retry_of=submission.retry_of,
         root_id=submission.root_id,
         overrides=submission.overrides,
@@ -158,10 +162,11 @@ def _name(field: str, value: object) -> str | None:
     return value
 
 
-def _tags(tags: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(tags, str) or len(tags) > _TAG_COUNT:
-        raise InvalidJob("tags", f"must be a list of at most {_TAG_COUNT} words")
-    return tuple(sorted({_name("tags", tag) or "" for tag in tags}))
+def _limit(field: str, value: object) -> float | None:
+    """Celery takes a limit of 0 for none."""
+    if value == 0:
+        raise InvalidJob(field, "must be more than 0 seconds; leave it out for a job without a limit")
+    return _seconds(field, value)
 
 
 def _seconds(field: str, value: object) -> float | None:

@@ -73,6 +73,8 @@ class JobEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     progress: Progress | None = None
     #: A log line, the error behind a retry, or the obstacle to a cancel.
     text: str | None = None
+    #: The level of a log line, for instance "WARNING".
+    level: Name | None = None
 
 
 def now() -> datetime:

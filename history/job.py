@@ -82,6 +82,8 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: At most ``SUMMARY_LENGTH`` characters for people, redacted.
     payload_summary: str = ""
     tags: tuple[str, ...] = ()
+    #: What the submitter says about the job, sorted by key.
+    metadata: tuple[tuple[str, str], ...] = ()
     group_id: str | None = None
     #: The job that this one repeats, and the first one of that family.
     retry_of: str | None = None

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
+from .failure_group import failure_group_of
 from .job import Evidence, FailureKind, JobEnd, JobFacts, JobHistoryEntry, JobStatus, Progress
 
 _FACTS = JobFacts.__struct_fields__
@@ -21,6 +22,8 @@ def row_of(entry: JobHistoryEntry) -> dict[str, Any]:
     """Return the row, with the columns that filters need derived from the entry."""
     row = {name: getattr(entry, name) for name in _PLAIN}
     row.update(status=entry.status.value, worker_id=entry.worker_id, completed_at=entry.completed_at)
+    group = failure_group_of(entry.effective_end)
+    row["failure_group"] = group.fingerprint if group else None
     row.update(_facts_columns(entry.facts))
     row.update(_end_columns(entry.end))
     row.update(_retry_columns(entry))
@@ -69,6 +72,7 @@ def _facts(row: RowMapping) -> JobFacts | None:
         return None
     values = {name: row[name] for name in _FACTS}
     values["tags"] = tuple(values["tags"])
+    values["metadata"] = tuple((key, value) for key, value in values["metadata"] or ())
     return JobFacts(**values)
 
 

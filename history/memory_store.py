@@ -28,6 +28,7 @@ from .job_history_store import (
 )
 from .node import Node, NodeEnd
 from .recordable import recordable
+from .sums import Sums
 
 
 class _Journal(msgspec.Struct):
@@ -58,6 +59,7 @@ class MemoryJobHistoryStore:
         self._journals: dict[str, _Journal] = {}
         self._nodes: dict[str, Node] = {}
         self._leases: dict[str, _Lease] = {}
+        self._sums = Sums()
 
     def append(
         self,
@@ -261,6 +263,7 @@ class MemoryJobHistoryStore:
     def _record(self, events: Iterable[JobEvent]) -> EventBatch:
         batch = EventBatch(self._entries, events)
         self._entries.update(batch.entries)
+        self._sums.add(batch.sums)
         for event in batch.events:
             self._events.setdefault(event.job_id, []).append(self._recorded(event))
         for job_id, lines in batch.log.items():

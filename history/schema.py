@@ -76,6 +76,7 @@ jobs = Table(
     Column("status", Text, nullable=False),
     Column("worker_id", Text),
     Column("completed_at", UtcMicroseconds),
+    Column("failure_group", Text),
     # JobFacts; all of them mean nothing while facts_rank is -1.
     Column("facts_rank", Integer, nullable=False),
     Column("task", Text),
@@ -83,6 +84,7 @@ jobs = Table(
     Column("priority", BigInteger),
     Column("payload_summary", Text),
     Column("tags", CompactJson),
+    Column("metadata", CompactJson),
     Column("group_id", Text),
     Column("retry_of", Text),
     Column("root_id", Text),
@@ -130,10 +132,25 @@ jobs = Table(
     Column("progress_text", Text),
     Column("progress_at", UtcMicroseconds),
 )
+# Each way to ask for jobs has one index that ends in a list's order. Those with the status inside also serve a
+# question without it: as five short ranges, merged.
 Index("jobs_by_age", jobs.c.created_at, jobs.c.job_id)
 Index("jobs_by_status", jobs.c.status, jobs.c.created_at, jobs.c.job_id)
-Index("jobs_by_task", jobs.c.task, jobs.c.created_at, jobs.c.job_id)
-Index("jobs_by_queue", jobs.c.queue, jobs.c.created_at, jobs.c.job_id)
+Index("jobs_by_task", jobs.c.task, jobs.c.status, jobs.c.created_at, jobs.c.job_id)
+Index("jobs_by_queue", jobs.c.queue, jobs.c.status, jobs.c.created_at, jobs.c.job_id)
+
+
+def _index_of_known(name: str, column: str, *more: str) -> None:
+    """Few jobs have the column at all: those without it cost nothing."""
+    known = jobs.c[column].is_not(None)
+    columns = [jobs.c[each] for each in (column, *more, "created_at", "job_id")]
+    Index(name, *columns, sqlite_where=known, postgresql_where=known)
+
+
+_index_of_known("jobs_by_worker", "worker_id", "status")
+_index_of_known("jobs_by_group", "group_id", "status")
+_index_of_known("jobs_by_family", "root_id")
+_index_of_known("jobs_by_failure", "failure_group")
 
 UNFINISHED = jobs.c.completed_at.is_(None)
 ON_A_NODE = UNFINISHED & jobs.c.run_boot_id.is_not(None)
@@ -201,6 +218,54 @@ cancel_intents = Table(
     Column("reason", Text),
 )
 Index("cancel_intents_by_age", cancel_intents.c.requested_at, cancel_intents.c.job_id)
+
+#: The jobs of each tag (its name is empty) and of each item of metadata, in a list's order.
+job_labels = Table(
+    "job_labels",
+    METADATA,
+    Column("name", Identifier, primary_key=True),
+    Column("value", Identifier, primary_key=True),
+    Column("status", Identifier, primary_key=True),
+    Column("created_at", UtcMicroseconds, primary_key=True, autoincrement=False),
+    Column("job_id", Identifier, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
+#: Sums over all jobs, see ``sums``; each is spread over a few shards, so that no two writers wait for one row.
+totals = Table(
+    "totals",
+    METADATA,
+    Column("name", Identifier, primary_key=True),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("count", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+job_statistics = Table(
+    "job_statistics",
+    METADATA,
+    Column("minute", BigInteger, primary_key=True, autoincrement=False),
+    Column("task", Identifier, primary_key=True),
+    Column("queue", Identifier, primary_key=True),
+    Column("measure", Identifier, primary_key=True),
+    Column("bucket", Integer, primary_key=True, autoincrement=False),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("count", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+failure_groups = Table(
+    "failure_groups",
+    METADATA,
+    Column("fingerprint", Identifier, primary_key=True),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("error_type", Text, nullable=False),
+    Column("pattern", Text, nullable=False),
+    Column("frame", Text, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("first_seen_at", UtcMicroseconds, nullable=False),
+    Column("last_seen_at", UtcMicroseconds, nullable=False),
+    Column("example_job_id", Text, nullable=False),
+)
+Index("failure_groups_by_age", failure_groups.c.last_seen_at, failure_groups.c.fingerprint)
 
 #: Up to which byte each journal is recorded, and how many events its writer could not write.
 journals = Table(

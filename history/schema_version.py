@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: The revisions of ``migrations.versions``, oldest first.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 VERSION_TABLE = "jobledger_version"
 
 # Alembic's own table, under our name; kept apart, so that migrations and schema stay comparable.

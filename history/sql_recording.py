@@ -26,7 +26,9 @@ from .event_batch import LOG_LINES, EventBatch, RankedSnapshot
 from .job import JobHistoryEntry
 from .job_row import entry_of, row_of
 from .schema import job_events, job_log, job_snapshots, jobs
+from .sql_labels import relabel
 from .sql_statements import insert_into, new_values, select_listed, upsert
+from .sql_sums import add_sums
 
 _BLANK = row_of(JobHistoryEntry(job_id="", created_at=datetime.fromtimestamp(0, UTC)))
 _REQUIRED = [column for column in jobs.c if not column.nullable and not column.primary_key]
@@ -41,6 +43,8 @@ def record_events(connection: Connection, events: Sequence[JobEvent]) -> EventBa
     _write_events(connection, batch.events, recorded_at)
     _write_snapshots(connection, batch.snapshots)
     _write_log(connection, batch.log, recorded_at)
+    relabel(connection, known, batch.changed)
+    add_sums(connection, batch.sums)
     return batch
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
+from uuid import uuid4
 
 import pytest
 import redis
@@ -27,6 +28,9 @@ from jobledger.history.sql_store import SqlJobHistoryStore
 from jobledger.settings import Settings, load_settings
 from jobledger.workers.broker import Broker
 from jobledger.workers.installation import make_vault
+from sqlalchemy import URL
+
+from .postgresql import NoServer, administer, find_server
 
 APPS = Path(__file__).parent / "apps"
 
@@ -145,6 +149,26 @@ def _answers_ping(port: int) -> bool:
         connection.sendall(b"PING\r\n")
         return connection.recv(64).startswith(b"+PONG")
     return False
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[URL]:
+    """Return a PostgreSQL server, which the session starts if there is none, and where databases may be made."""
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(find_server())
+        except NoServer as reasons:
+            _lacking(f"no PostgreSQL server: {reasons}")
+        yield server
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: URL) -> Iterator[str]:
+    """Return the URL of a fresh empty database; removed after the test."""
+    name = f"jobledger_test_{uuid4().hex}"
+    administer(postgresql_server, f'CREATE DATABASE "{name}"')
+    yield postgresql_server.set(database=name).render_as_string(hide_password=False)
+    administer(postgresql_server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 def _lacking(service: str) -> NoReturn:

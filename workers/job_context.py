@@ -10,11 +10,13 @@ from typing import Final, Protocol
 
 from ..history.job import Progress
 from .cancellation import CancelToken
+from .job_log import JobLog, LogLine
 from .runs import RunKey
+from .token_bucket import TokenBucket
 
-#: Seconds between two recorded steps of progress; the newest value is never lost, see ``JobContext.close``.
-PROGRESS_INTERVAL: Final = 0.25
-_LOG_LINE_LENGTH: Final = 2_000
+#: Recorded steps of progress a second, after a burst of as many; the newest value is never lost, see
+#: ``JobContext.close``.
+PROGRESS_RATE: Final = 4
 
 
 class JobNotes(Protocol):
@@ -24,8 +26,8 @@ class JobNotes(Protocol):
         """Record how far the job is."""
         ...
 
-    def log(self, job: JobContext, line: str) -> None:
-        """Record a line of the job's log."""
+    def log(self, job: JobContext, line: LogLine) -> None:
+        """Record a line of the job's log; it is redacted."""
         ...
 
 
@@ -57,8 +59,10 @@ class JobContext:
         #: Whether the job published another task in its place (Celery's ``Task.replace``).
         self.replaced = False
         self._notes = notes
+        self._log = JobLog(lambda line: notes.log(self, line)) if notes is not None else None
         self._unsaid: Progress | None = None
-        self._said_at = -PROGRESS_INTERVAL
+        self._is_complete = False
+        self._progress_rate = TokenBucket(PROGRESS_RATE, PROGRESS_RATE)
 
     @property
     def key(self) -> RunKey:
@@ -87,29 +91,42 @@ class JobContext:
         return self.token.on_cancel(callback)
 
     def progress(self, done: float, total: float | None = None, text: str = "") -> None:
-        """Say how far the job is; only the newest value counts, and it is recorded four times a second at most."""
+        """Say how far the job is; only the newest value counts, and it is recorded four times a second at most.
+
+        The last value of a run, and the first one that is complete, are always recorded.
+        """
         if not math.isfinite(done) or not math.isfinite(total or 0):
             raise ValueError(f"progress must be finite numbers, not {done!r} of {total!r}")
         self._unsaid = Progress(done=done, total=total, text=text)
-        if time.monotonic() - self._said_at >= PROGRESS_INTERVAL:
+        completes = done == total and not self._is_complete
+        self._is_complete = done == total
+        if completes or not self._progress_rate.is_empty():
             self._say_progress()
 
-    def log(self, text: str) -> None:
-        """Add lines to the job's log, which is kept with its history; a line ends after 2,000 characters."""
-        if self._notes is None:
-            return
-        for line in text.splitlines():
-            self._notes.log(self, line[:_LOG_LINE_LENGTH])
+    def log(self, text: str, level: str = "INFO", *, at: float | None = None) -> None:
+        """Add lines to the job's log, which is kept with its history, redacted.
+
+        A line ends after 2,000 characters. Of a job that writes more than 1,000 lines the newest are kept; one that
+        writes more than twenty a second for long loses lines in the middle.
+
+        Args:
+            level: As Python's logging names them; for people.
+            at: When it was said, as a Unix time in seconds; now unless given.
+        """
+        if self._log is not None:
+            self._log.add(text, level, at)
 
     def close(self) -> None:
-        """Record the last progress and stop watching for a cancel."""
+        """Record the last progress and the last lines, and stop watching for a cancel."""
         self._say_progress()
+        if self._log is not None:
+            self._log.flush()
         self.token.close()
 
     def _say_progress(self) -> None:
         if self._notes is not None and self._unsaid is not None:
             self._notes.progress(self, self._unsaid)
-            self._said_at = time.monotonic()
+            self._progress_rate.take()
         self._unsaid = None
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
 from kombu.utils import json as kombu_json
 
+from ..errors import InvalidJob
 from ..history.job import JobFacts, Snapshot
+from ..history.labels import checked_group, checked_metadata, checked_tags
 from ..history.redaction import summarise
 from ..history.snapshot import NO_KEY, SnapshotVault
 from .runs import RunKey
+
+logger = logging.getLogger("jobledger.message")
 
 #: The message header that Jobledger owns.
 HEADER: Final = "jobledger"
@@ -44,7 +49,10 @@ class RunHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Jobledger's header: who has recorded the job already, and which requeue this is."""
+    """Jobledger's header: who has recorded the job already, which requeue this is, and what its sender says of it.
+
+    A sender that uses plain Celery may set ``tags``, ``group_id`` and ``metadata`` itself, see ``labels_of``.
+    """
 
     #: Whether the job's facts and body are in the ledger or in a journal already.
     known: bool = False
@@ -53,6 +61,10 @@ class JobHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     requeue: int = 0
     #: Seconds between a cancel and the kill, where the job sets its own.
     grace: float | None = None
+    #: As the sender wrote them, unchecked.
+    tags: Any = ()
+    group_id: Any = None
+    metadata: Any = {}
     #: Added by the node when it hands the job over; never sent.
     run: RunHeader | None = None
 
@@ -168,13 +180,37 @@ def seal(body: MessageBody, vault: SnapshotVault | None, limit: int) -> Sealed:
     return Sealed(snapshot, None)
 
 
-def facts_of(body: MessageBody, header: JobHeader, problem: str | None) -> JobFacts:
+def facts_of(body: MessageBody, headers: Mapping[str, Any], problem: str | None) -> JobFacts:
     """Return what the ledger shows of a job that was sent without Jobledger's controller."""
     return JobFacts(
         task=body.task,
         queue=body.queue,
         priority=body.priority,
         payload_summary=summarise(body.args, body.kwargs),
-        cancel_grace=header.grace,
+        cancel_grace=read_header(headers).grace,
         snapshot_problem=problem,
+        **labels_of(headers),
     )
+
+
+def labels_of(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message's labels as a job's facts have them.
+
+    A sender sets them by ``apply_async(args, headers={"jobledger": {"tags": ["monthly"], "group_id": "october",
+    "metadata": {"customer": "7"}}})``; the members of a Celery group have its id for their group. What cannot be a
+    label is left out, and a warning says so: the job is on its way already.
+    """
+    header = read_header(headers)
+    return {
+        "tags": _usable(checked_tags, header.tags, ()),
+        "group_id": _usable(checked_group, header.group_id or headers.get("group"), None),
+        "metadata": _usable(checked_metadata, header.metadata, ()),
+    }
+
+
+def _usable(check: Callable[[object], Any], value: object, nothing: object) -> Any:
+    try:
+        return check(value)
+    except InvalidJob as error:
+        logger.warning("A label of a job is left out: %s", error)
+        return nothing

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 import traceback
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from ..history.node import Node
 from ..history.redaction import redact, redact_text
 from ..settings import Settings
 from .job_context import JobContext
+from .job_log import LogLine
 from .runs import RunKey
 
 logger = logging.getLogger("jobledger.recording")
@@ -29,6 +31,7 @@ logger = logging.getLogger("jobledger.recording")
 _ERROR_LENGTH: Final = 2_000
 _TRACEBACK_LENGTH: Final = 16_000
 _RESULT_LENGTH: Final = 2_048
+_PROGRESS_LENGTH: Final = 200
 _RESULT_TYPES: Final = (str, int, float, bool, dict, list)
 
 
@@ -90,13 +93,13 @@ class JobRecorder:
         if self._link is None and not self._in_pool:
             self._start_link()
 
-    def note(self, kind: EventKind, key: RunKey, source: str, **fields: Any) -> None:
-        """Record what this process sees now of one attempt."""
+    def note(self, kind: EventKind, key: RunKey, source: str, *, at: datetime | None = None, **fields: Any) -> None:
+        """Record what this process sees of one attempt, now unless another moment is given."""
         self.record(
             JobEvent(
                 kind=kind,
                 job_id=key.job_id,
-                at=now(),
+                at=at or now(),
                 source=source,
                 requeue=key.requeue,
                 retries=key.retries,
@@ -112,12 +115,13 @@ class JobRecorder:
 
     def progress(self, job: JobContext, progress: Progress) -> None:
         """Record how far a job is."""
-        shown = msgspec.structs.replace(progress, text=printable(redact_text(progress.text)))
+        text = printable(redact_text(progress.text[:_ERROR_LENGTH]))[:_PROGRESS_LENGTH]
+        shown = msgspec.structs.replace(progress, text=text)
         self.note_job(EventKind.PROGRESS, job, "progress", progress=shown)
 
-    def log(self, job: JobContext, line: str) -> None:
+    def log(self, job: JobContext, line: LogLine) -> None:
         """Record a line of a job's log."""
-        self.note_job(EventKind.LOG, job, "log", text=printable(redact_text(line)))
+        self.note_job(EventKind.LOG, job, "log", at=line.at, level=line.level, text=printable(line.text))
 
     def goodbye(self) -> bool:
         """Wait for the receipt of everything written, 5 s at most; return whether it came."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +26,7 @@ from ..history.snapshot import SnapshotVault
 from . import message
 from .cancellation import CancelToken, use_error_type
 from .job_context import JobContext, enter_job, leave_job, running_job
+from .log_handler import JobLogHandler
 from .message import HEADER, JobHeader, MessageBody, key_of
 from .recording import JobRecorder, error_fields, own_end, result_reference
 from .run_board import RunSlot, RunState, open_slot
@@ -65,6 +66,7 @@ class SignalHandlers:
         self._vault = vault
         self._default_priority = default_priority
         self._slots: dict[str, RunSlot] = {}
+        self._log_handler = JobLogHandler(recorder.settings)
 
     def connect(self) -> None:
         """Connect every handler; handlers that Celery held weakly would vanish."""
@@ -99,7 +101,7 @@ class SignalHandlers:
         facts, snapshot = None, None
         if not header.known:
             facts, snapshot = self._capture(
-                sender, lambda: message.body_of_publish(sender, body, headers, *_destination(**message_facts)), header
+                sender, lambda: message.body_of_publish(sender, body, headers, *_destination(**message_facts)), headers
             )
         key = key_of(headers["id"], headers)
         self._recorder.note(EventKind.PUBLISHING, key, "before_task_publish", facts=facts, snapshot=snapshot)
@@ -128,14 +130,19 @@ class SignalHandlers:
             return
         self._recorder.note(EventKind.PUBLISHED, key_of(headers["id"], headers), "after_task_publish")
 
-    def _capture(self, task: str, read_body: Callable[[], MessageBody], header: JobHeader) -> tuple[JobFacts, Any]:
+    def _capture(
+        self, task: str, read_body: Callable[[], MessageBody], headers: Mapping[str, Any]
+    ) -> tuple[JobFacts, Any]:
         try:
             body = read_body()
         except (ValueError, TypeError, msgspec.DecodeError) as error:
             problem = f"its arguments are not JSON ({type(error).__name__})"
-            return JobFacts(task=task, snapshot_problem=problem, cancel_grace=header.grace), None
+            grace = message.read_header(headers).grace
+            return JobFacts(
+                task=task, snapshot_problem=problem, cancel_grace=grace, **message.labels_of(headers)
+            ), None
         sealed = message.seal(body, self._vault(), self._recorder.settings.payload_limit)
-        return message.facts_of(body, header, sealed.problem), sealed.snapshot
+        return message.facts_of(body, headers, sealed.problem), sealed.snapshot
 
     # -- a worker's main process
 
@@ -145,7 +152,9 @@ class SignalHandlers:
         header = message.read_header(request.request_dict)
         if header.known:
             return
-        facts, snapshot = self._capture(request.name, lambda: message.body_of_delivery(request), header)
+        facts, snapshot = self._capture(
+            request.name, lambda: message.body_of_delivery(request), request.request_dict
+        )
         self._recorder.note(
             EventKind.RECEIVED,
             key_of(request.id, request.request_dict),
@@ -234,6 +243,7 @@ class SignalHandlers:
             notes=self._recorder,
         )
         enter_job(job)
+        self._log_handler.attach()
         if slot is not None:
             self._slots[task_id] = slot
             slot.start()

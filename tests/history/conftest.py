@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from hypothesis import strategies as st
@@ -16,25 +14,13 @@ from jobledger.history.job import Evidence, FailureKind, JobEnd, JobFacts, JobSt
 from jobledger.history.job_history_store import JobHistoryStore
 from jobledger.history.memory_store import MemoryJobHistoryStore
 from jobledger.history.sql_store import SqlJobHistoryStore
-from sqlalchemy import URL, create_engine, make_url
-from sqlalchemy.exc import OperationalError
 
-POSTGRESQL_SERVER = "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
 DAWN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'ledger' / 'ledger.db'}"
-
-
-@pytest.fixture
-def postgresql_url() -> Iterator[str]:
-    server = make_url(os.environ.get("JOBLEDGER_TEST_POSTGRES_URL", POSTGRESQL_SERVER))
-    name = f"jobledger_test_{uuid4().hex}"
-    _administer(server, f'CREATE DATABASE "{name}"')
-    yield server.set(database=name).render_as_string(hide_password=False)
-    _administer(server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -67,19 +53,6 @@ def store(request: pytest.FixtureRequest, open_store: Callable[[str], SqlJobHist
 def histories() -> st.SearchStrategy[list[JobEvent]]:
     """Everything that observers may say about one job: what happens, and what never should."""
     return st.one_of(_lives(), st.lists(_any_event(), min_size=1, max_size=8))
-
-
-def _administer(server: URL, statement: str) -> None:
-    engine = create_engine(server, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 3})
-    try:
-        with engine.connect() as connection:
-            connection.exec_driver_sql(statement)
-    except OperationalError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"no PostgreSQL server: {error.orig}")
-    finally:
-        engine.dispose()
 
 
 def _any_event() -> st.SearchStrategy[JobEvent]:

@@ -1,0 +1,102 @@
+"""More ways to ask for jobs; labels, sums over all jobs, failure groups."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0002"
+down_revision = "0001"
+
+IDENTIFIER = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+
+
+def upgrade() -> None:
+    """Add the tables and indexes, and fill what can be derived from older rows."""
+    _add_columns()
+    _make_indexes()
+    _make_job_labels()
+    _make_sums()
+
+
+def _add_columns() -> None:
+    op.add_column("jobs", sa.Column("failure_group", sa.Text()))
+    op.add_column("jobs", sa.Column("metadata", sa.Text()))
+
+
+def _make_indexes() -> None:
+    for name in ("jobs_by_task", "jobs_by_queue"):
+        op.drop_index(name, "jobs")
+    op.create_index("jobs_by_task", "jobs", ["task", "status", "created_at", "job_id"])
+    op.create_index("jobs_by_queue", "jobs", ["queue", "status", "created_at", "job_id"])
+    _make_index_of_known("jobs_by_worker", "worker_id", "status")
+    _make_index_of_known("jobs_by_group", "group_id", "status")
+    _make_index_of_known("jobs_by_family", "root_id")
+    _make_index_of_known("jobs_by_failure", "failure_group")
+
+
+def _make_index_of_known(name: str, column: str, *more: str) -> None:
+    known = sa.text(f"{column} IS NOT NULL")
+    op.create_index(name, "jobs", [column, *more, "created_at", "job_id"], sqlite_where=known, postgresql_where=known)
+
+
+def _make_job_labels() -> None:
+    op.create_table(
+        "job_labels",
+        sa.Column("name", IDENTIFIER, nullable=False),
+        sa.Column("value", IDENTIFIER, nullable=False),
+        sa.Column("status", IDENTIFIER, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("job_id", IDENTIFIER, nullable=False),
+        sa.PrimaryKeyConstraint("name", "value", "status", "created_at", "job_id"),
+        sqlite_with_rowid=False,
+    )
+    each = (
+        "json_each(jobs.tags) AS tag" if _is_sqlite() else "jsonb_array_elements_text(jobs.tags::jsonb) AS tag(value)"
+    )
+    op.execute(
+        "INSERT INTO job_labels (name, value, status, created_at, job_id) "  # noqa: S608 - two fixed texts
+        f"SELECT DISTINCT '', tag.value, jobs.status, jobs.created_at, jobs.job_id FROM jobs, {each} "
+        "WHERE jobs.tags IS NOT NULL"
+    )
+
+
+def _make_sums() -> None:
+    op.create_table(
+        "totals",
+        sa.Column("name", IDENTIFIER, nullable=False),
+        sa.Column("shard", sa.Integer(), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", "shard"),
+        sqlite_with_rowid=False,
+    )
+    op.execute("INSERT INTO totals (name, shard, count) SELECT status, 0, count(*) FROM jobs GROUP BY status")
+    op.create_table(
+        "job_statistics",
+        sa.Column("minute", sa.BigInteger(), nullable=False),
+        sa.Column("task", IDENTIFIER, nullable=False),
+        sa.Column("queue", IDENTIFIER, nullable=False),
+        sa.Column("measure", IDENTIFIER, nullable=False),
+        sa.Column("bucket", sa.Integer(), nullable=False),
+        sa.Column("shard", sa.Integer(), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("minute", "task", "queue", "measure", "bucket", "shard"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "failure_groups",
+        sa.Column("fingerprint", IDENTIFIER, nullable=False),
+        sa.Column("shard", sa.Integer(), nullable=False),
+        sa.Column("error_type", sa.Text(), nullable=False),
+        sa.Column("pattern", sa.Text(), nullable=False),
+        sa.Column("frame", sa.Text(), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.Column("first_seen_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_seen_at", sa.BigInteger(), nullable=False),
+        sa.Column("example_job_id", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("fingerprint", "shard"),
+    )
+    op.create_index("failure_groups_by_age", "failure_groups", ["last_seen_at", "fingerprint"])
+
+
+def _is_sqlite() -> bool:
+    return op.get_bind().dialect.name == "sqlite"

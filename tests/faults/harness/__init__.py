@@ -1,0 +1,1 @@
+"""Runs jobs with known outcomes under random faults, and compares the ledger with the truth that the jobs wrote."""
