@@ -88,8 +88,8 @@ class LivePoller:
         except BrokerUnavailable:
             if self._unknown_since is not None:
                 raise
-            # The first call after a restart of the broker finds a dead connection; the questions' own is dead too.
-            self._questions.abandon()
+            # After a restart of the broker both connections are dead, whichever of them was found out first.
+            self._drop_connections()
             self._ask_once()
         self._succeed()
 
@@ -160,9 +160,12 @@ class LivePoller:
         self._unknown_since = self._problem = None
         self._pause = INTERVAL
 
-    def _fail(self, problem: str) -> None:
+    def _drop_connections(self) -> None:
         self._questions.abandon()
         self._broker.close()
+
+    def _fail(self, problem: str) -> None:
+        self._drop_connections()
         now = time.monotonic()
         if self._unknown_since is None:
             self._unknown_since = now
