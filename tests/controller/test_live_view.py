@@ -27,6 +27,7 @@ from jobledger.history.fold import fold
 from jobledger.history.job import JobHistoryEntry, JobStatus
 from jobledger.workers.worker_node import NODES_KEY
 from redis import Redis
+from redis.exceptions import RedisError
 
 APPLICATION = """
 import os, time
@@ -142,6 +143,18 @@ class OwnBroker:
             [program, "--port", str(self.port), "--dir", str(self._folder), "--save", "", "--logfile", "server.log"],
             stdin=subprocess.DEVNULL,
         )
+        self._wait_until_it_listens()
+
+    def _wait_until_it_listens(self) -> None:
+        deadline = time.monotonic() + 10
+        with Redis.from_url(self.url) as client:
+            while True:
+                try:
+                    client.ping()
+                    return
+                except RedisError:
+                    assert time.monotonic() < deadline, "the server does not listen"
+                    threading.Event().wait(0.01)
 
     def kill(self) -> None:
         self.process.kill()
