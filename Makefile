@@ -1,9 +1,10 @@
 # `make demo` and `make test` do all their set-up on a machine that has nothing but Python 3.11 or newer.
-# PYTHON=... names the interpreter, PICTURES=... the demo's folder, ARGS=... goes to pytest.
+# PYTHON=... names the interpreter, PICTURES=... the demo's folder, ARGS=... goes to pytest or to the fault harness,
+# LEDGER=... is the ledger under fault.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test setup lint style imports types format clean
+.PHONY: help demo test faults setup lint style imports types format clean
 
 VENV := .venv
 PLAIN := $(VENV)/plain
@@ -15,6 +16,7 @@ export PICTURES
 help:
 	@echo 'make demo [PICTURES=folder]   thirty real jobs on an embedded broker, and what became of them'
 	@echo 'make test [ARGS=...]          all tests'
+	@echo 'make faults [LEDGER=sqlite]   2,000 jobs under faults (or LEDGER=postgresql), compared with the truth'
 	@echo 'make lint                     style, import contracts, types'
 	@echo 'make format                   rewrites the sources in the project style'
 	@echo 'make clean                    removes what the other targets made'
@@ -31,6 +33,9 @@ demo: $(VENV)/.demo-ready
 
 test: $(VENV)/.test-ready
 	$(RUN) -m pytest $(ARGS)
+
+faults: $(VENV)/.faults-ready
+	$(RUN) tests/faults/run_harness.py --ledger $(or $(LEDGER),sqlite) $(ARGS)
 
 setup: $(VENV)/.test-ready
 
@@ -65,6 +70,11 @@ $(VENV)/.test-ready: pyproject.toml $(VENV)/.place
 	@echo 'Installing Jobledger and its test tools into $(VENV) ...'
 	@$(RUN) $(PIP_INSTALL) --editable '.[controller,pictures,postgres,dev]'
 	@touch $@ $(VENV)/.demo-ready
+
+$(VENV)/.faults-ready: $(VENV)/.test-ready
+	@$(RUN) $(PIP_INSTALL) --editable '.[controller,pictures,postgres,dev,faults]' \
+		|| echo 'libfaketime could not be installed: no clock will be wrong'
+	@touch $@
 
 $(PLAIN)/.ready: pyproject.toml $(SOURCES) $(VENV)/.test-ready
 	@test -x $(PLAIN)/bin/python || $(RUN) -m venv $(PLAIN)

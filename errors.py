@@ -89,3 +89,14 @@ class JobCancelled(JobledgerError):
 
 class EventRefused(JobledgerError):
     """Raised when the ledger works but will not take an event for what the event contains; repeating is of no use."""
+
+
+class RetentionBusy(JobledgerError):
+    """Raised when old jobs cannot be removed now because another process is removing some."""
+
+    def __init__(self) -> None:
+        super().__init__("Another process removes old jobs from this ledger right now; try again when it is done.")
+
+
+class ExportFailed(JobledgerError):
+    """Raised when jobs cannot be written to a file; jobs that were to be removed after that are still there."""

@@ -43,6 +43,20 @@ def _split_paths(value: object) -> object:
     return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
 
+def _split_statuses(value: object) -> object:
+    """Take ``failed=365,cancelled=7`` as a map, and the statuses in any case."""
+    pairs = [pair.partition("=")[::2] for pair in value.split(",") if pair] if isinstance(value, str) else value
+    try:
+        return {str(status).strip().upper(): limit for status, limit in dict(pairs).items()}  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        raise ValueError("expected STATUS=NUMBER pairs, such as failed=365,cancelled=7") from None
+
+
+EndedStatus = Literal["COMPLETED", "FAILED", "CANCELLED"]
+Days = Annotated[float, Field(ge=0, le=36_500)]
+JobCount = Annotated[int, Field(ge=0)]
+DaysByStatus = Annotated[dict[EndedStatus, Days], NoDecode, BeforeValidator(_split_statuses)]
+JobsByStatus = Annotated[dict[EndedStatus, JobCount], NoDecode, BeforeValidator(_split_statuses)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 PathList = Annotated[tuple[AbsolutePath, ...], NoDecode, BeforeValidator(_split_paths)]
 
@@ -91,6 +105,16 @@ class Settings(BaseSettings):
     job_log: Literal["task", "all", "off"] = "task"
     #: The least level of such records; what the worker's own log level keeps back never comes here.
     job_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    #: Days after its end that a job is kept; 0 keeps it whatever its age.
+    retention_days: Days = 90.0
+    #: The same for single statuses, which then do not follow ``retention_days``.
+    retention_days_by_status: DaysByStatus = Field(default_factory=dict)
+    #: How many ended jobs are kept, those that were submitted last; 0 keeps any number.
+    retention_jobs: JobCount = 1_000_000
+    #: The same for single statuses, which then are counted apart.
+    retention_jobs_by_status: JobsByStatus = Field(default_factory=dict)
+    #: Directory to which old jobs are exported before they are removed. Unset: they are not.
+    retention_export: AbsolutePath | None = None
     #: Directories from which pipeline jobs may read pictures, links resolved. Unset: none may.
     input_dirs: PathList = ()
     #: Directory below which each pipeline job gets its own output directory. Unset: ``outputs`` of the data directory.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,10 +14,11 @@ from pydantic import SecretStr
 
 from ..errors import BrokerUnavailable, HistoryUnavailable
 from ..history import schema_version
-from ..history.agent_link import ask_agent
-from ..history.job_history_store import JobHistoryStore
+from ..history.agent_link import agent_is_silent, ask_agent
+from ..history.job_history_store import JobHistoryStore, RecordingGap
 from ..history.journal import journal_files
 from ..history.redaction import hide_password, redact_text
+from ..history.sums import Tally
 from ..settings import Settings
 from ..workers.broker import Broker
 from ..workers.installation import make_vault
@@ -25,11 +27,37 @@ from ..workers.priorities import contradictions
 from .application import broker_if_running, has_own_broker, load_application
 from .embedded_broker import EmbeddedBroker
 from .job_history_service import ONE_SHOT_WAIT, JobHistoryService
-from .leader import LEASE_NAME
+from .leader import LEASE_NAME, LEASE_SECONDS
 from .ledger import open_ledger
 
 _OLDEST_REDIS: Final = (6, 2)
 _SHOWN_TASKS: Final = 8
+_SHOWN_REASON: Final = 120
+#: Seconds without a renewal of its lease after which a leader may be gone; it renews each second while it is not busy.
+_LEADER_SILENCE: Final = 4.0
+_WITHOUT_BROKER: Final = "Nothing can be sent, cancelled or seen live; running jobs are recorded all the same."
+_TALLIES: Final = {
+    Tally.LATE_ENDS: (
+        "ends were reported of jobs that had ended already.",
+        "Each is kept as an event; the one that is known best counts.",
+    ),
+    Tally.DUPLICATE_RUNS: (
+        "starts were reported of an attempt that another run had started.",
+        "These jobs ran more than once: the broker gave their messages out again.",
+    ),
+    Tally.EVENTS_AFTER_REMOVAL: (
+        "events came in about jobs that retention had removed.",
+        "They are dropped: some host recorded very late.",
+    ),
+}
+
+
+class _Broker(Enum):
+    ANSWERS = auto()
+    #: One is named, and does not answer.
+    IS_AWAY = auto()
+    #: The embedded one is not started.
+    DOES_NOT_RUN = auto()
 
 
 class Severity(StrEnum):
@@ -63,12 +91,15 @@ def examine(settings: Settings) -> list[Finding]:
     own = has_own_broker(settings)
     bound, runs = broker_if_running(settings)
     app = load_application(bound)
+    broker = list(_broker(app) if runs else _embedded(settings))
+    answers = runs and not any(finding.consequence == _WITHOUT_BROKER for finding in broker)
     return [
         *_settings(settings),
+        *_data_directory(settings),
         *_application(app),
         *_snapshot_key(app, bound),
-        *(_broker(app) if runs else _embedded(settings)),
-        *_ledger(app, bound, runs),
+        *broker,
+        *_ledger(app, bound, _Broker.ANSWERS if answers else _Broker.IS_AWAY if runs else _Broker.DOES_NOT_RUN),
         *_agent(settings),
         *(_embedded_as_reserve() if own else ()),
     ]
@@ -82,6 +113,25 @@ def _settings(settings: Settings) -> Iterator[Finding]:
     listed = ", ".join(f"{name}={value}" for name, value in given.items())
     yield _ok("settings", f"Set here: {listed or 'nothing, all defaults'}.")
     yield _ok("settings", f"Data directory: {settings.data_dir}; ledger: {hide_password(settings.ledger_url)}.")
+
+
+def _data_directory(settings: Settings) -> Iterator[Finding]:
+    obstacle = _obstacle_to_writing(settings.data_dir)
+    if obstacle is not None:
+        yield _serious(
+            "data directory",
+            f"Nothing can be written to {settings.data_dir}: {obstacle}.",
+            "What happens to jobs of this host is not recorded.",
+            "Make it writable for this user, or name another one in JOBLEDGER_DATA_DIR.",
+        )
+
+
+def _obstacle_to_writing(directory: Path) -> str | None:
+    while not directory.exists() and directory != directory.parent:
+        directory = directory.parent
+    if not directory.is_dir():
+        return f"{directory} is no directory"
+    return None if os.access(directory, os.W_OK | os.X_OK) else f"{directory} cannot be written"
 
 
 def _shown(value: object) -> str:
@@ -111,7 +161,7 @@ def _snapshot_key(app: Any, settings: Settings) -> Iterator[Finding]:
         vault = make_vault(settings, app)
         yield _ok("snapshots", f"Arguments are kept, sealed with key {vault.fingerprints[0] if vault else '?'}.")
     elif is_local(settings.ledger_url) and is_local(app.conf.broker_write_url or app.conf.broker_url or ""):
-        yield _ok("snapshots", f"Arguments are kept, sealed with a key of {settings.data_dir}.")
+        yield _local_key(settings)
     else:
         yield _note(
             "snapshots",
@@ -119,6 +169,17 @@ def _snapshot_key(app: Any, settings: Settings) -> Iterator[Finding]:
             "The arguments of jobs sent from here are not kept, so these jobs cannot be retried.",
             "Set one JOBLEDGER_SNAPSHOT_KEY everywhere; `jobledger token key` makes one.",
         )
+
+
+def _local_key(settings: Settings) -> Finding:
+    if (settings.data_dir / "snapshot.key").exists() or _obstacle_to_writing(settings.data_dir) is None:
+        return _ok("snapshots", f"Arguments are kept, sealed with a key of {settings.data_dir}.")
+    return _serious(
+        "snapshots",
+        f"There is no snapshot key, and none can be made in {settings.data_dir}.",
+        "The arguments of jobs sent from here are not kept, so these jobs cannot be retried.",
+        "Make the directory writable, or set JOBLEDGER_SNAPSHOT_KEY; `jobledger token key` makes one.",
+    )
 
 
 # -- broker
@@ -156,7 +217,7 @@ def _broker(app: Any) -> Iterator[Finding]:
             yield _serious(
                 "broker",
                 str(error),
-                "Nothing can be sent, cancelled or seen live; running jobs are recorded all the same.",
+                _WITHOUT_BROKER,
                 "Start it, or correct JOBLEDGER_BROKER_URL.",
             )
             return
@@ -194,17 +255,21 @@ def _broker_settings(info: dict[str, Any]) -> Iterator[Finding]:
 # -- ledger
 
 
-def _ledger(app: Any, settings: Settings, broker_runs: bool) -> Iterator[Finding]:
+def _ledger(app: Any, settings: Settings, broker: _Broker) -> Iterator[Finding]:
     try:
-        if schema_version.check(settings.ledger_url) is schema_version.SchemaState.EMPTY:
+        if schema_version.check(settings.ledger_url).state is schema_version.SchemaState.EMPTY:
             yield _note("ledger", "There is none yet.", "", "The first worker, or the first job, makes it.")
-            if broker_runs:
+            if broker is _Broker.ANSWERS:
                 yield _no_worker()
             return
         with closing(open_ledger(settings)) as store:
-            for look in (_schema, _recording, _leader):
+            for look in (_schema, _recording, _tallies, _leader):
                 yield from look(store)
-        if broker_runs:
+        if broker is _Broker.IS_AWAY:
+            yield _note(
+                "nodes", "Whether a worker runs cannot be said: the broker, through which they answer, is away."
+            )
+        if broker is _Broker.ANSWERS:
             with closing(JobHistoryService.connect(app, settings, wait=ONE_SHOT_WAIT)) as service:
                 yield from _nodes(service)
     except HistoryUnavailable as error:
@@ -215,26 +280,70 @@ def _ledger(app: Any, settings: Settings, broker_runs: bool) -> Iterator[Finding
 
 def _schema(store: JobHistoryStore) -> Iterator[Finding]:
     store.check()
-    yield _ok("ledger", "It answers, and its schema fits.")
+    try:
+        store.check_writing()
+    except HistoryUnavailable as error:
+        yield _serious(
+            "ledger",
+            f"It can be read, but not written: {error}",
+            "Events wait in the journals, and no job can be submitted, cancelled or retried.",
+            "Let this user write the ledger and its directory.",
+        )
+        return
+    yield _ok("ledger", "It answers, can be written, and its schema fits.")
 
 
 def _recording(store: JobHistoryStore) -> Iterator[Finding]:
-    gaps = store.recording_gaps()
-    for gap in gaps:
-        what = f"{gap.dropped} events were not written (full disk), {gap.poisoned} lines cannot be read"
-        yield _note(
-            "recording",
-            f"Journal {gap.journal}: {what}; last at {gap.updated_at:%Y-%m-%d %H:%M} UTC.",
-            "The history of that time has holes.",
-        )
+    gaps = sorted(store.recording_gaps(), key=lambda gap: gap.updated_at, reverse=True)
+    yield from _dropped([gap for gap in gaps if gap.dropped])
+    yield from _unreadable(store, sum(gap.poisoned for gap in gaps))
     if not gaps:
         yield _ok("recording", "No event was ever dropped, and none is unreadable.")
+
+
+def _dropped(gaps: list[RecordingGap]) -> Iterator[Finding]:
+    if gaps:
+        shown = ", ".join(f"{gap.journal} ({gap.dropped:,}, {gap.updated_at:%Y-%m-%d %H:%M} UTC)" for gap in gaps[:3])
+        yield _note(
+            "recording",
+            f"{sum(gap.dropped for gap in gaps):,} events of {len(gaps):,} journals were not written (full disk); "
+            f"the newest: {shown}.",
+            "The history of that time has holes.",
+            "All of them: jobledger journal status",
+        )
+
+
+def _unreadable(store: JobHistoryStore, count: int) -> Iterator[Finding]:
+    if not count:
+        return
+    newest = [f"{line.place} ({redact_text(line.reason)[:_SHOWN_REASON]})" for line in store.newest_poison(3)]
+    yield _note(
+        "recording",
+        f"{count:,} lines of journals cannot be read and were set aside; the newest: {', '.join(newest)}.",
+        "What they say is missing in the history; nothing else is.",
+        "See one: jobledger journal show ID. Try them again, for instance after an upgrade: jobledger journal replay",
+    )
+
+
+def _tallies(store: JobHistoryStore) -> Iterator[Finding]:
+    for tally, count in store.counts().tallies.items():
+        if count:
+            what, consequence = _TALLIES[tally]
+            yield _note("recording", f"{count:,} {what}", consequence)
 
 
 def _leader(store: JobHistoryStore) -> Iterator[Finding]:
     cancels, lost = len(store.open_cancels()), len(store.list_jobs_of_ended_nodes())
     waiting = f"open cancels: {cancels}, unfinished jobs of nodes that have ended: {lost}"
-    if store.lease_holder(LEASE_NAME) is not None:
+    left = store.lease_left(LEASE_NAME)
+    if left is not None and LEASE_SECONDS - left > _LEADER_SILENCE:
+        yield _note(
+            "leader",
+            f"One worked, but has said nothing for {LEASE_SECONDS - left:.0f} s: it is busy, or gone; {waiting}.",
+            "",
+            "If it is gone, another one takes over after 15 s. Run: jobledger control, or jobledger up",
+        )
+    elif left is not None:
         yield _ok("leader", f"One works; in its hands: {waiting}." if cancels or lost else "One works.")
     elif cancels or lost:
         yield _serious("leader", f"None works, and these wait for one: {waiting}.", "", "Run: jobledger control")
@@ -265,7 +374,7 @@ def _agent(settings: Settings) -> Iterator[Finding]:
     status = ask_agent(settings, "status")
     backlog = sum(file.size() for file in journal_files(settings.journal_dir))
     if status is None:
-        yield _agent_is_away(backlog)
+        yield _silent_agent(settings) if agent_is_silent(settings) else _agent_is_away(backlog)
     elif status["trouble"]:
         yield _serious(
             "agent",
@@ -278,6 +387,15 @@ def _agent(settings: Settings) -> Iterator[Finding]:
             "agent",
             f"It records ({status['backlog_bytes']:,} bytes wait), for: {', '.join(status['nodes']) or 'no node'}.",
         )
+
+
+def _silent_agent(settings: Settings) -> Finding:
+    return _serious(
+        "agent",
+        "It holds its place and does not answer: somebody has stopped it, or the machine is out of memory.",
+        f"Events wait in {settings.journal_dir}; none is lost. Jobs run on.",
+        "Its clients end it after half a minute where they may; else continue it, or kill -9 it: another one starts.",
+    )
 
 
 def _agent_is_away(backlog: int) -> Finding:

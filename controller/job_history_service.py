@@ -6,15 +6,24 @@ No list or page waits for a worker or the broker; only a one-shot caller may wai
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Final, Self
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Self
 
 import msgspec
 
-from ..errors import JobNotFound
-from ..history.event import EventKind
+from ..errors import InvalidJob, JobNotFound
+from ..history.event import EventKind, now
+from ..history.export import export_jobs, new_file
+from ..history.export_format import ExportFormat
+from ..history.failure_group_page import FailureGroupPage
 from ..history.job import ACTIVE_STATUSES, JobStatus
 from ..history.job_history_store import PAGE_LIMIT, JobFilter, JobHistoryStore, RecordedEvent
+from ..history.poison import PoisonPlace, poison_lines, replay
+from ..history.retention import RetentionPolicy, Share, survey
+from ..history.statistics import LedgerCounts, Statistics
 from ..settings import Settings
 from ..workers.broker import Broker
 from ..workers.installation import install
@@ -25,13 +34,18 @@ from .ledger import open_ledger
 from .live_facts import LiveSnapshot
 from .live_view import LiveView
 from .merge import foreign_jobs, merge, merge_job
+from .poison_view import PoisonView, ReplayedView, poison_view, replayed_view
 from .queue_execution_controller import QueueExecutionController
 from .recovery import Recovery, RecoveryVerdict
+from .retention import archive_path, policy_for, policy_of, prune
 from .submission import Submission
 from .views import JobViewPage, QueueView, WorkerView, queue_views, worker_views
 
 #: Seconds that a one-shot caller waits for the live view, at most (design, section 8).
 ONE_SHOT_WAIT: Final = 0.3
+#: How many heartbeats a node may miss, and for how many seconds, before a person is told that nobody serves a queue.
+_MISSED_HEARTBEATS: Final = 5
+_SILENCE: Final = 30.0
 
 
 class JobHistoryService:
@@ -55,14 +69,21 @@ class JobHistoryService:
         self._wait = wait
 
     @classmethod
-    def connect(cls, app: Any, settings: Settings | None = None, *, wait: float = 0.0) -> Self:
+    def connect(
+        cls,
+        app: Any,
+        settings: Settings | None = None,
+        *,
+        wait: float = 0.0,
+        open_store: Callable[[Settings], JobHistoryStore] = open_ledger,
+    ) -> Self:
         """Return a service for an application, with the ledger and the broker that its settings name.
 
         Raises:
             SettingsError, HistoryUnavailable: when a setting is wrong, or the ledger cannot be opened.
         """
         installation = install(app, settings)
-        store = open_ledger(installation.settings)
+        store = open_store(installation.settings)
         broker = Broker(app)
         execution = QueueExecutionController(app, store, installation.settings, installation.vault, broker)
         return cls(store, execution, LiveView(app), wait=wait)
@@ -117,6 +138,41 @@ class JobHistoryService:
         """Return the newest lines of a job's log, oldest first."""
         return self._store.get_job_log(job_id, limit)
 
+    def later_retries(self, job_id: str, limit: int = 20) -> tuple[JobViewModel, ...]:
+        """Return the jobs of a job's family of retries that were made after it, newest first."""
+        entry = self._store.get_job(job_id)
+        if entry is None:
+            return ()
+        root_id = (entry.facts.root_id if entry.facts else None) or job_id
+        family = self.list_jobs(JobFilter(root_id=root_id), limit=limit).jobs
+        return tuple(job for job in family if job.created_at and job.created_at > entry.created_at)
+
+    # -- sums over all jobs
+
+    def counts(self) -> LedgerCounts:
+        """Return how many jobs the ledger holds, by the status it knows; see ``JobHistoryStore.counts``."""
+        return self._store.counts()
+
+    def statistics(
+        self, since: datetime, until: datetime | None = None, *, task: str | None = None, queue: str | None = None
+    ) -> Statistics:
+        """Return what the jobs did since a moment, until another one or now; see ``JobHistoryStore.statistics``.
+
+        Raises:
+            ValueError: when the range does not end after it begins.
+        """
+        return self._store.statistics(since, until or now(), task, queue)
+
+    def failure_groups(self, cursor: str | None = None, limit: int = 50) -> FailureGroupPage:
+        """Return a page of the groups of failed jobs, the one that failed last first.
+
+        The jobs of one are those of ``JobFilter(failure_group=fingerprint)``.
+
+        Raises:
+            ValueError: for a cursor that no page gave out.
+        """
+        return self._store.failure_groups(cursor, limit)
+
     # -- actions
 
     def submit(self, task: str | Any, args: Any = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> str:
@@ -145,13 +201,109 @@ class JobHistoryService:
         """Return the nodes that have not ended, with what they said last."""
         return worker_views(self._store.list_nodes(), self._look())
 
+    def nodes_for(self, job_id: str) -> list[str]:
+        """Return the nodes of the ledger that serve a job's queue and gave a sign of life lately; asks no worker."""
+        entry = self._store.get_job(job_id)
+        queue = entry.facts.queue if entry and entry.facts else None
+        silence = max(_SILENCE, _MISSED_HEARTBEATS * self._execution.settings.heartbeat_interval)
+        oldest = now() - timedelta(seconds=silence)
+        nodes = [node for node in self._store.list_nodes() if (node.heartbeat_at or node.started_at) >= oldest]
+        return sorted(node.name for node in nodes if queue is None or queue in node.queues)
+
     def queues(self) -> list[QueueView]:
         """Return the queues with their depths by level, as far as the broker said."""
         return queue_views(self._look())
 
+    # -- journal lines that could not be recorded
+
+    def poison_lines(self) -> Iterator[PoisonView]:
+        """Yield the journal lines that were set aside, redacted; any number of them in constant memory."""
+        return map(poison_view, poison_lines(self._store))
+
+    def get_poison_line(self, line_id: str) -> PoisonView | None:
+        """Return one line that was set aside, redacted, or ``None``; raises ``ValueError`` for what is no id."""
+        line = self._store.get_poison(PoisonPlace.parse(line_id))
+        return None if line is None else poison_view(line)
+
+    def replay_poison(self, *, dry_run: bool = False) -> Iterator[ReplayedView]:
+        """Try every line that was set aside again, and yield what became of each; see ``poison.replay``."""
+        return map(replayed_view, replay(self._store, dry_run=dry_run))
+
     def lost_jobs(self) -> list[RecoveryVerdict]:
         """Return what recovery would conclude now; changes nothing."""
         return Recovery(self._store, self._execution.queues).verdicts()
+
+    # -- retention and export
+
+    def export(
+        self,
+        target: Path | BinaryIO,
+        job_filter: JobFilter | None = None,
+        export_format: ExportFormat = ExportFormat.JSONL,
+        *,
+        events: bool = False,
+        replace: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Write all filtered jobs, newest first and without their secrets, to a file or a stream; return how many.
+
+        A file gets its name when it is whole; ``replace`` lets it take the place of another. A stream stays open.
+        ``progress`` is told now and then how many jobs are written.
+
+        Raises:
+            ExportFailed: when the file exists or cannot be written, or the format is not installed.
+            OSError: when the stream does not take it.
+        """
+        wanted = job_filter or JobFilter()
+        options: dict[str, Any] = {"events": events, "progress": progress}
+        if not isinstance(target, Path):
+            return export_jobs(self._store, wanted, target, export_format, **options)
+        with new_file(target, replace=replace) as stream:
+            return export_jobs(self._store, wanted, stream, export_format, **options)
+
+    def count_jobs(self, statuses: Collection[JobStatus] = ()) -> int:
+        """Return how many jobs the ledger has, of some statuses or of all."""
+        counts = self._store.counts().statuses
+        return sum(count for status, count in counts.items() if not statuses or status in statuses)
+
+    def retention_policy(
+        self, older_than: timedelta | None = None, keep: int | None = None, statuses: Collection[JobStatus] = ()
+    ) -> RetentionPolicy:
+        """Return a policy for ``prune``: jobs go that ended longer ago, or are not among the newest so many, or both.
+
+        It is about the ended ones of the statuses, counted together; of all of them unless some are named. Without an
+        age and a number it is that of the settings.
+
+        Raises:
+            InvalidJob: when statuses are named and neither an age nor a number.
+        """
+        if older_than is None and keep is None:
+            if statuses:
+                raise InvalidJob("status", "says only which jobs; an age or a number must say what goes")
+            return policy_of(self._execution.settings)
+        return policy_for(self._execution.settings, older_than, keep, statuses)
+
+    def removable_jobs(self, policy: RetentionPolicy | None = None) -> dict[JobStatus, Share]:
+        """Return what ``prune`` would remove now, for each status; changes nothing, and looks at each of the jobs."""
+        return survey(self._store, policy or policy_of(self._execution.settings), now())
+
+    def prune(
+        self,
+        policy: RetentionPolicy | None = None,
+        archive: Path | None = None,
+        progress: Callable[[Counter[JobStatus]], None] | None = None,
+    ) -> dict[JobStatus, int]:
+        """Remove old jobs with everything about them; return how many of each status.
+
+        Without a policy that of the settings counts, without an archive theirs, if they have one. Each batch is in
+        the archive, on the disk, before it is removed. ``progress`` is told after each batch what is removed so far.
+
+        Raises:
+            RetentionBusy: while another process removes jobs.
+            ExportFailed: when the archive cannot be written; what is not in it was not removed.
+        """
+        settings = self._execution.settings
+        return dict(prune(self._store, policy or policy_of(settings), archive or archive_path(settings), progress))
 
     def close(self) -> None:
         """Give every connection back."""

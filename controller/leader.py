@@ -1,4 +1,4 @@
-"""The one loop that finishes what callers began: open cancels, the deny set, lost jobs.
+"""The one loop that finishes what callers began: open cancels, the deny set, lost jobs; and that removes old ones.
 
 Any number of controllers may run it; the lease in the ledger lets one work. Without a leader jobs still run and are
 recorded.
@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from ..errors import BrokerUnavailable, HistoryUnavailable, JobledgerError
+from ..errors import BrokerUnavailable, ExportFailed, HistoryUnavailable, JobledgerError
 from ..history.ids import new_id
 from ..history.job_history_store import JobHistoryStore, LeaseHold
 from .queue_execution_controller import QueueExecutionController
 from .recovery import Recovery
+from .retention import RetentionDuty
 
 logger = logging.getLogger("jobledger.leader")
 
@@ -34,6 +35,7 @@ class Leader:
         self._controller = controller
         self._store = store
         self._recovery = recovery
+        self._retention = RetentionDuty(store, controller.settings)
         self._holder = new_id()
         self._tidy_due = 0.0
         self._trouble: str | None = None
@@ -44,6 +46,7 @@ class Leader:
             self.work_once()
             stop.wait(_INTERVAL)
         try:
+            self._retention.give_up()
             self._store.release_lease(LEASE_NAME, self._holder)
         except HistoryUnavailable as error:
             logger.warning("The leader's lease could not be given back: %s", error)
@@ -52,11 +55,13 @@ class Leader:
         """Do one round if this is the leader; return whether it is."""
         lease = self._take_lease()
         if lease is None:
+            self._retention.give_up()
             return False
         duties: list[Callable[[LeaseHold], object]] = [
             self._tidy_broker,
             self._controller.finish_cancels,
             self._recover,
+            self._remove_old_jobs,
         ]
         results = [self._do(duty, lease) for duty in duties]
         if all(results):
@@ -74,7 +79,7 @@ class Leader:
     def _do(self, duty: Callable[[LeaseHold], object], lease: LeaseHold) -> bool:
         try:
             duty(lease)
-        except (HistoryUnavailable, BrokerUnavailable) as error:
+        except (HistoryUnavailable, BrokerUnavailable, ExportFailed) as error:
             self._complain(error)
             return False
         except Exception:
@@ -91,6 +96,9 @@ class Leader:
     def _recover(self, lease: LeaseHold) -> None:
         for verdict in self._recovery.recover(lease):
             logger.warning("Job %s is %s: %s", verdict.job_id, verdict.status, verdict.evidence)
+
+    def _remove_old_jobs(self, _: LeaseHold) -> None:
+        self._retention.work()
 
     def _complain(self, error: JobledgerError) -> None:
         if self._trouble != str(error):

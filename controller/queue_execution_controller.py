@@ -131,7 +131,10 @@ class QueueExecutionController:
             channel = self._broker.channel()
         except BrokerUnavailable as error:
             self._record_dispatch_failure(job, error)
-            raise
+            raise BrokerUnavailable(
+                f"{error} Job {job.job_id} was not sent and is recorded as FAILED; when the broker is back: "
+                f"jobledger retry {job.job_id}"
+            ) from error
         try:
             self._send(job, channel)
         except Exception as error:

@@ -18,9 +18,10 @@ from typing import Any, BinaryIO, Final
 import msgspec
 
 from ..settings import Settings
-from .agent_protocol import Attach, Flush, Goodbye, Message, agent_socket, ledger_fingerprint
+from .agent_protocol import Attach, Flush, Goodbye, Message, Ping, agent_socket, ledger_fingerprint
 from .fork_guard import fork_guard
 from .node import Node
+from .silent_agent import end_silent_agent
 
 logger = logging.getLogger("jobledger.agent")
 
@@ -29,12 +30,17 @@ GOODBYE_TIMEOUT: Final = 5.0
 
 _START_TIMEOUT: Final = 15.0
 _RETRY_INTERVAL: Final = 1.0
-_CONNECT_INTERVAL: Final = 0.02
+_CONNECT_INTERVAL: Final = 0.05
 #: Seconds between two starts of an agent that does not stay: the first pause and the longest.
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 30.0
 #: Seconds after which an agent counts as one that stays.
 _SETTLED: Final = 5.0
+#: Seconds without a word from the agent after which it is asked for a sign of life.
+_SILENCE: Final = 5.0
+#: After so many such times in a row it is said that it hangs, and after so many it is replaced.
+_SILENCES_UNTIL_COMPLAINT: Final = 2
+_SILENCES_UNTIL_END: Final = 6
 #: What an agent must not know.
 _KEPT_FROM_AGENT: Final = frozenset({"JOBLEDGER_SNAPSHOT_KEY", "JOBLEDGER_BROKER_URL"})
 
@@ -62,6 +68,8 @@ class AgentLink:
         self._start_at = 0.0
         self._start_pause = _FIRST_PAUSE
         self._complained = False
+        #: Whether no agent could be reached or started the last time.
+        self._is_cut_off = False
         self._thread = threading.Thread(target=self._run, name="jobledger-agent-link", daemon=True)
         _links.add(self)
 
@@ -78,7 +86,10 @@ class AgentLink:
         return self._ask(Flush, timeout)
 
     def goodbye(self, timeout: float = GOODBYE_TIMEOUT) -> bool:
-        """Say that this process ends as it should, and wait for the receipt; return whether it came."""
+        """Say that this process ends as it should, and wait for the receipt; return whether it came.
+
+        There is no wait for an agent that cannot be started: its receipt cannot come.
+        """
         received = self._ask(Goodbye, timeout)
         self.close()
         return received
@@ -95,15 +106,19 @@ class AgentLink:
             self._open_questions[number] = question(number)
             if self._is_attached:
                 self._send(self._open_questions[number])
-            self._changed.wait_for(lambda: self._receipts >= number or self._closing.is_set(), timeout)
+            self._changed.wait_for(lambda: self._receipts >= number or self._is_vain(question), timeout)
             del self._open_questions[number]
             return self._receipts >= number
+
+    def _is_vain(self, question: type[Flush | Goodbye]) -> bool:
+        return self._closing.is_set() or (question is Goodbye and self._is_cut_off)
 
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
                 self._keep_connection()
             except Exception as error:  # noqa: BLE001 - without this thread nobody would start the agent again
+                self._is_cut_off = not self._is_attached
                 self._complain(error)
             self._disconnect()
             self._closing.wait(_RETRY_INTERVAL if self._complained else _CONNECT_INTERVAL)
@@ -134,6 +149,7 @@ class AgentLink:
         path = agent_socket(self._settings.journal_dir)
         with fork_guard:
             connection = self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(_SILENCE)
         connection.connect(str(path))
         return connection
 
@@ -149,14 +165,36 @@ class AgentLink:
             if self._closing.is_set():
                 raise ConnectionAbortedError("the link was closed meanwhile")
             self._is_attached = True
+            self._is_cut_off = False
             self._send(Attach(self._boot_id, ledger_fingerprint(self._settings.ledger_url), self._node))
             for number in sorted(self._open_questions):
                 self._send(self._open_questions[number])
 
     def _listen(self, connection: socket.socket) -> None:
-        with connection.makefile("rb") as lines:
+        unread, silences = b"", 0
+        while True:
+            try:
+                data = connection.recv(65_536)
+            except TimeoutError:
+                silences += 1
+                self._bear_silence(connection, silences)
+                continue
+            if not data:
+                return
+            silences = 0
+            *lines, unread = (unread + data).split(b"\n")
             for line in lines:
                 self._hear(json.loads(line))
+
+    def _bear_silence(self, connection: socket.socket, times: int) -> None:
+        """Counted in waits, not by the clock: a process that was stopped itself must not blame the agent."""
+        if times >= _SILENCES_UNTIL_COMPLAINT:
+            self._complain(TimeoutError(f"it has not answered for {times * _SILENCE:.0f} s"))
+        if times >= _SILENCES_UNTIL_END and end_silent_agent(connection, self._settings.journal_dir):
+            logger.error("The recording agent did not answer for %.0f s and was ended", times * _SILENCE)
+            raise ConnectionAbortedError("the agent was ended because it did not answer")
+        with self._changed:
+            self._send(Ping())
 
     def _hear(self, message: dict[str, Any]) -> None:
         self._complained = False
@@ -275,12 +313,32 @@ def agent_environment(settings: Settings) -> dict[str, str]:
 def ask_agent(settings: Settings, operation: str, timeout: float = 1.0) -> dict[str, Any] | None:
     """Ask the agent one question (``status``); ``None`` when no agent runs or it does not answer in time."""
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(timeout)
-            connection.connect(str(agent_socket(settings.journal_dir)))
+        with _connected(settings, timeout) as connection:
             connection.sendall(json.dumps({"op": operation}).encode() + b"\n")
             with connection.makefile("rb") as lines:
                 answer: dict[str, Any] = json.loads(lines.readline())
                 return answer
     except (OSError, ValueError):
         return None
+
+
+def agent_is_silent(settings: Settings, timeout: float = 1.0) -> bool:
+    """Whether an agent holds its place and does not answer."""
+    try:
+        with _connected(settings, timeout):
+            return ask_agent(settings, "ping", timeout) is None
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+
+
+def _connected(settings: Settings, timeout: float) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(timeout)
+    try:
+        connection.connect(str(agent_socket(settings.journal_dir)))
+    except OSError:
+        connection.close()
+        raise
+    return connection

@@ -47,11 +47,15 @@ class Goodbye(msgspec.Struct, frozen=True, tag_field="op", tag="goodbye"):
     id: int
 
 
+class Ping(msgspec.Struct, frozen=True, tag_field="op", tag="ping"):
+    """Asks for a sign of life."""
+
+
 class Status(msgspec.Struct, frozen=True, tag_field="op", tag="status"):
     """Asks how the agent is."""
 
 
-Message = Attach | Flush | Goodbye | Status
+Message = Attach | Flush | Goodbye | Ping | Status
 
 
 def agent_socket(journal_dir: Path) -> Path:

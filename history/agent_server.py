@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import selectors
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,9 @@ logger = logging.getLogger("jobledger.agent")
 
 #: Connections that wait while the agent is busy with the ledger, at most.
 _WAITING_CLIENTS: Final = 1_024
+#: What the selector says of the listener and of the bell, and not of a client.
+_LISTENER: Final = "listener"
+_BELL: Final = "bell"
 
 
 @dataclass(eq=False)
@@ -34,8 +38,7 @@ class Client:
     #: Whether it names another ledger than the agent's.
     is_foreign: bool = False
     said_goodbye: bool = False
-    #: Receipts owed: what must be recorded first, and the client's number of the question.
-    owed: list[tuple[dict[str, int], int]] = field(default_factory=list)
+    is_gone: bool = False
 
 
 class AgentServer:
@@ -47,19 +50,30 @@ class AgentServer:
         self._decode = msgspec.json.Decoder(Message).decode
         self._selector = selectors.DefaultSelector()
         self._gone: list[Client] = []
+        self._bell, self._rope = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector.register(self._bell, selectors.EVENT_READ, _BELL)
         self._listener = self._listen()
         self._inode = path.stat().st_ino
 
     def messages(self, timeout: float) -> Iterator[tuple[Client, Message]]:
         """Wait for clients, ``timeout`` seconds at most, and yield what they say."""
         for key, _ in self._selector.select(timeout):
-            if key.data is None:
+            if key.data is _LISTENER:
                 self._accept()
+            elif key.data is _BELL:
+                os.read(self._bell, 4_096)
             else:
                 yield from self._read(key.data)
 
+    def wake(self) -> None:
+        """End the wait of ``messages``; may be called by any thread, and by a signal's handler."""
+        with contextlib.suppress(OSError):
+            os.write(self._rope, b".")
+
     def say(self, client: Client, message: dict[str, Any]) -> None:
-        """Send a message; a client that does not take it is dropped."""
+        """Send a message; a client that does not take it is dropped, to one that is gone nothing is said."""
+        if client.is_gone:
+            return
         try:
             client.connection.sendall(json.dumps(message).encode() + b"\n")
         except OSError:
@@ -87,6 +101,8 @@ class AgentServer:
             self._path.unlink(missing_ok=True)
         self._listener.close()
         self._selector.close()
+        os.close(self._bell)
+        os.close(self._rope)
 
     def _listen(self) -> socket.socket:
         self._path.unlink(missing_ok=True)
@@ -99,7 +115,7 @@ class AgentServer:
         except OSError:
             listener.close()
             raise
-        self._selector.register(listener, selectors.EVENT_READ, None)
+        self._selector.register(listener, selectors.EVENT_READ, _LISTENER)
         return listener
 
     def _is_listening(self) -> bool:
@@ -144,6 +160,7 @@ class AgentServer:
         if client not in self.clients:
             return
         self.clients.discard(client)
+        client.is_gone = True
         self._selector.unregister(client.connection)
         client.connection.close()
         self._gone.append(client)

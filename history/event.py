@@ -45,7 +45,7 @@ class EventKind(StrEnum):
     LOG = "log"
 
 
-class JobEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class JobEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One change of one job, as its observer saw it.
 
     ``requeue`` and ``retries`` name the attempt; ``run_id`` names one hand-over to a pool inside it.

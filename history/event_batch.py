@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-
-import msgspec
+from typing import Final
 
 from .event import EventKind, JobEvent
 from .fold import SUBMITTED_RANK, fold, origin_rank
 from .job import JobHistoryEntry, Snapshot
+from .recordable import RecordableEvent
 from .sums import Sums, Tally
 
 #: Lines that are kept of each job's log, the newest ones.
 LOG_LINES = 1_000
+
+_PROGRESS: Final = EventKind.PROGRESS
+_LOG: Final = EventKind.LOG
+_STARTED: Final = EventKind.STARTED
+_SUBMITTED: Final = EventKind.SUBMITTED
 
 RankedSnapshot = tuple[int, Snapshot]
 
@@ -20,15 +25,16 @@ RankedSnapshot = tuple[int, Snapshot]
 class EventBatch:
     """The changed rows, the events, log lines and snapshots to keep (the latter two by job id), and the sums."""
 
-    def __init__(self, known: Mapping[str, JobHistoryEntry], events: Iterable[JobEvent]) -> None:
-        self._known = known
+    def __init__(self, known: Mapping[str, JobHistoryEntry], events: Iterable[RecordableEvent]) -> None:
+        #: The entries as the ledger has them, by id.
+        self.known = known
         self.entries: dict[str, JobHistoryEntry] = {}
-        self.events: list[JobEvent] = []
-        self.log: dict[str, list[JobEvent]] = {}
+        self.events: list[RecordableEvent] = []
+        self.log: dict[str, list[RecordableEvent]] = {}
         self.snapshots: dict[str, RankedSnapshot] = {}
         self.sums = Sums()
-        for event in events:
-            self._add(event)
+        for recordable in events:
+            self._add(recordable)
         #: The entries that are not yet in the ledger as they are now, by id.
         self.changed = self._changed()
         for entry in self.changed:
@@ -36,44 +42,43 @@ class EventBatch:
 
     def _changed(self) -> list[JobHistoryEntry]:
         entries = (self.entries[job_id] for job_id in sorted(self.entries))
-        return [entry for entry in entries if entry != self._known.get(entry.job_id)]
+        return [entry for entry in entries if entry != self.known.get(entry.job_id)]
 
-    def _add(self, event: JobEvent) -> None:
-        entry = self.entries.get(event.job_id) or self._known.get(event.job_id)
-        if _is_submitted_again(entry, event):
-            return
+    def _add(self, recordable: RecordableEvent) -> None:
+        event = recordable.event
+        job_id = event.job_id
+        entry = self.entries.get(job_id) or self.known.get(job_id)
         if entry is not None:
+            if _is_submitted_again(entry, event):
+                return
             self._tally(entry, event)
-        self.entries[event.job_id] = fold(entry, event)
-        self._keep_snapshot(event)
-        self._keep_event(msgspec.structs.replace(event, snapshot=None) if event.snapshot else event)
+        self.entries[job_id] = fold(entry, event)
+        if recordable.snapshot is not None:
+            self._keep_snapshot(event, recordable.snapshot)
+        self._keep_event(recordable)
 
     def _tally(self, entry: JobHistoryEntry, event: JobEvent) -> None:
-        if event.end is not None and entry.status.is_terminal:
+        if event.end is not None and entry.effective_end is not None:
             self.sums.totals[Tally.LATE_ENDS] += 1
-        if event.kind is EventKind.STARTED and _is_run_twice(entry, event):
+        if event.kind is _STARTED and _is_run_twice(entry, event):
             self.sums.totals[Tally.DUPLICATE_RUNS] += 1
 
-    def _keep_snapshot(self, event: JobEvent) -> None:
-        if event.snapshot is None:
-            return
+    def _keep_snapshot(self, event: JobEvent, snapshot: Snapshot) -> None:
         rank = origin_rank(event)
         kept = self.snapshots.get(event.job_id)
         if kept is None or rank > kept[0]:
-            self.snapshots[event.job_id] = (rank, event.snapshot)
+            self.snapshots[event.job_id] = (rank, snapshot)
 
-    def _keep_event(self, event: JobEvent) -> None:
-        match event.kind:
-            case EventKind.PROGRESS:
-                return
-            case EventKind.LOG:
-                self.log.setdefault(event.job_id, []).append(event)
-            case _:
-                self.events.append(event)
+    def _keep_event(self, recordable: RecordableEvent) -> None:
+        kind = recordable.event.kind
+        if kind is _LOG:
+            self.log.setdefault(recordable.event.job_id, []).append(recordable)
+        elif kind is not _PROGRESS:
+            self.events.append(recordable)
 
 
-def _is_submitted_again(entry: JobHistoryEntry | None, event: JobEvent) -> bool:
-    return event.kind is EventKind.SUBMITTED and entry is not None and entry.facts_rank == SUBMITTED_RANK
+def _is_submitted_again(entry: JobHistoryEntry, event: JobEvent) -> bool:
+    return event.kind is _SUBMITTED and entry.facts_rank == SUBMITTED_RANK
 
 
 def _is_run_twice(entry: JobHistoryEntry, started: JobEvent) -> bool:

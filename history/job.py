@@ -32,6 +32,9 @@ class JobStatus(StrEnum):
     #: It was cancelled and has provably stopped, or provably never starts.
     CANCELLED = "CANCELLED"
 
+    # It is the key of many a count, and an enum's own hash is slow.
+    __hash__ = str.__hash__
+
     @property
     def is_terminal(self) -> bool:
         """Whether the job has ended."""
@@ -72,7 +75,8 @@ class Evidence(IntEnum):
     OWN = 2
 
 
-class JobFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+# The structs below are none of the garbage collector's business: they are in no cycle, and an agent makes very many.
+class JobFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What is known about a job from its submission on, and never changes."""
 
     task: Name
@@ -96,7 +100,7 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     snapshot_problem: str | None = None
 
 
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A job's exact message body and options, encrypted; see ``history.snapshot``."""
 
     #: The Fernet token.
@@ -109,7 +113,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key_fingerprint: str
 
 
-class JobEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class JobEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One end of a job that somebody recorded; the greatest ``key`` of a job's ends is its effective one."""
 
     status: JobStatus
@@ -147,7 +151,7 @@ class JobEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """How far a running job says it is."""
 
     done: float
@@ -155,7 +159,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str = ""
 
 
-class JobHistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
+class JobHistoryEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One job's row: everything its events say, folded by ``history.fold.fold``.
 
     All times are aware and in UTC.

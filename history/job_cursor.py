@@ -5,19 +5,22 @@ from __future__ import annotations
 import base64
 import binascii
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
 
-from .job import JobId, Moment
+from .job import Moment
 
 _LONGEST = 2_000
+#: Like a job's id, or empty: the place before all jobs of the moment.
+_Id = Annotated[str, msgspec.Meta(max_length=255, pattern=r"\A[^\x00]*\Z")]
 
 
 class JobCursor(msgspec.Struct, frozen=True, array_like=True):
     """The place in the order "newest first, ties by id" right after one job."""
 
     created_at: Moment
-    job_id: JobId
+    job_id: _Id
 
     def encode(self) -> str:
         """Return the text that stands for this place, safe in a URL."""

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Protocol, runtime_checkable
 
 import msgspec
 
 from .event import EventKind, JobEvent
+from .failure_group_page import FailureGroupPage
 from .job import FailureKind, JobEnd, JobFacts, JobHistoryEntry, JobStatus, Snapshot
+from .job_search import words_of
+from .job_cursor import JobCursor
 from .node import Node, NodeEnd
+from .recordable import RecordableEvent
+from .poison import PoisonLine, PoisonPlace
+from .statistics import LedgerCounts, Statistics
 
 #: The largest page of any list.
 PAGE_LIMIT = 500
+#: How long the ids of removed jobs stay known, so that what comes late about them is dropped.
+PRUNED_REMEMBERED = timedelta(days=7)
 
 
 class JournalOffset(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,11 +55,44 @@ class JobSubmission(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which jobs a list shows; an empty field does not filter."""
+    """Which jobs a list shows: those that all of the fields fit; an empty field does not filter.
+
+    A ledger answers in about a millisecond, at any size and depth, for each of these with any times and statuses:
+    nothing else, ``queue``, ``task``, ``worker_id``, one tag, one item of ``metadata``, ``group_id``,
+    ``failure_group``; for ``root_id`` with whatever else; and for ``text`` with whatever else, as long as some part
+    of it is rare. What comes on top of that is checked job by job, for a bounded number of them: the page may then
+    be partial.
+
+    Raises:
+        ValueError: for a ``text`` that is too short to be looked for.
+    """
 
     statuses: tuple[JobStatus, ...] = ()
     task: str | None = None
     queue: str | None = None
+    #: The node that ended the job, else the one that runs it or ran it last.
+    worker_id: str | None = None
+    #: All of them.
+    tags: tuple[str, ...] = ()
+    #: All of them, each a key and its value.
+    metadata: tuple[tuple[str, str], ...] = ()
+    group_id: str | None = None
+    #: The first job of a family of retries, which belongs to it.
+    root_id: str | None = None
+    #: The fingerprint of a group of failures.
+    failure_group: str | None = None
+    #: The first moment of submission, and the first one that is too late.
+    since: datetime | None = None
+    until: datetime | None = None
+    #: Words that all occur in the summary, the task, the error, the tags or the values of the metadata, also inside
+    #: of longer words, whatever their case.
+    text: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.text is not None:
+            words_of(self.text)
+        if any(moment is not None and moment.utcoffset() is None for moment in (self.since, self.until)):
+            raise ValueError("The times of a filter need their offset from UTC.")
 
 
 class JobPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,15 +142,15 @@ class JobHistoryStore(Protocol):
 
     def append(
         self,
-        events: Sequence[JobEvent],
-        journal_offset: JournalOffset | None = None,
+        events: Sequence[JobEvent | RecordableEvent],
+        journal_offset: JournalOffset | Sequence[JournalOffset] | None = None,
         lease: LeaseHold | None = None,
     ) -> bool:
         """Record events and fold them into their jobs' rows, in one transaction; the only write path for events.
 
-        With ``journal_offset`` the batch counts only if the ledger holds that journal up to exactly ``start``,
-        else nothing is written and the answer is False. With ``lease`` likewise while nobody has taken the lease
-        since. A job's second submission changes nothing.
+        With ``journal_offset`` the batch counts only if the ledger holds that journal, or each of them, up to exactly
+        ``start``, else nothing is written and the answer is False. With ``lease`` likewise while nobody has taken the
+        lease since. A job's second submission changes nothing.
 
         Raises:
             EventRefused: for an event that breaks its own types; nothing is written.
@@ -133,6 +174,13 @@ class JobHistoryStore(Protocol):
 
         Raises:
             ValueError: for a cursor that no page gave out.
+        """
+        ...
+
+    def index_for_search(self, limit: int = 500) -> int:
+        """Make what was recorded lately known to searches by text; return how many jobs were taken up, 0 for none left.
+
+        Recording leaves this to whoever has a quiet moment; any number of processes may do it, one does it at a time.
         """
         ...
 
@@ -183,6 +231,30 @@ class JobHistoryStore(Protocol):
         """Set a line aside that nobody can read, with its place and the reason."""
         ...
 
+    def list_poison(self, after: PoisonPlace | None = None, limit: int = 100) -> list[PoisonLine]:
+        """Return lines that were set aside, by their places, those behind ``after``."""
+        ...
+
+    def newest_poison(self, limit: int = 5) -> list[PoisonLine]:
+        """Return the lines of the newest journals, last ones first."""
+        ...
+
+    def get_poison(self, place: PoisonPlace) -> PoisonLine | None:
+        """Return one line that was set aside, or ``None``."""
+        ...
+
+    def release_poison(self, place: PoisonPlace, event: JobEvent | None, dropped: int = 0) -> bool:
+        """Record what a line turned out to say and remove the line, in one transaction; False if it is not there.
+
+        Raises:
+            EventRefused: for an event that breaks its own types; nothing changes.
+        """
+        ...
+
+    def blame_poison(self, place: PoisonPlace, reason: str) -> None:
+        """Give a line that was set aside another reason."""
+        ...
+
     def recording_gaps(self) -> list[RecordingGap]:
         """Return the journals with dropped or unreadable events."""
         ...
@@ -211,6 +283,66 @@ class JobHistoryStore(Protocol):
         """Return unfinished jobs whose latest run was on a boot that has ended."""
         ...
 
+    def end_journal(self, journal: str) -> None:
+        """Record that a journal's file is deleted, all of it recorded; retention removes its row later."""
+        ...
+
+    def list_ended_jobs(
+        self, submitted_before: Mapping[JobStatus, datetime | None], after: JobCursor | None = None, limit: int = 50
+    ) -> list[JobHistoryEntry]:
+        """Return ended jobs of the statuses, oldest first by submission, each status up to its moment if it has one."""
+        ...
+
+    def jobs_with_active_retries(self, entries: Collection[JobHistoryEntry]) -> set[str]:
+        """Return the ids of those of the jobs of which a retry waits or runs."""
+        ...
+
+    def get_events_of_jobs(self, job_ids: Collection[str]) -> dict[str, list[RecordedEvent]]:
+        """Return the events of each job, like ``get_job_events``; a job without any is missing."""
+        ...
+
+    def remove_jobs(self, entries: Collection[JobHistoryEntry], lease: LeaseHold) -> set[str] | None:
+        """Remove ended jobs with everything about them, in one transaction; return the ids of the removed ones.
+
+        A job that is no longer as its entry says stays, and so does one of which a retry waits or runs. The ids stay
+        known for ``PRUNED_REMEMBERED``: what comes in about them is dropped and counted. ``None``, and no change,
+        when somebody has taken the lease since.
+        """
+        ...
+
+    def remove_rest(self, before: datetime | None, lease: LeaseHold) -> int | None:
+        """Remove some of what else is too old, in one transaction; return how many rows, 0 when nothing is left.
+
+        That is the ids of removed jobs after their time; and statistics, ended journals and ended nodes of before
+        ``before``, if it is given. ``None``, and no change, when somebody has taken the lease since.
+        """
+        ...
+
+    def counts(self) -> LedgerCounts:
+        """Return how many jobs there are by status, and what else was counted; never counts rows."""
+        ...
+
+    def statistics(
+        self, since: datetime, until: datetime, task: str | None = None, queue: str | None = None
+    ) -> Statistics:
+        """Return what the jobs did between two moments, of one task or queue if it is given.
+
+        The range grows to whole steps: of a minute for up to 3 hours of the last 2 days, of an hour for up to 8 days
+        of the last 35, else of a day (UTC); at most 400 days.
+
+        Raises:
+            ValueError: when the range does not end after it begins.
+        """
+        ...
+
+    def failure_groups(self, cursor: str | None = None, limit: int = 50) -> FailureGroupPage:
+        """Return a page of the groups of failed jobs, the one that failed last first; of those that have jobs.
+
+        Raises:
+            ValueError: for a cursor that no page gave out.
+        """
+        ...
+
     def acquire_lease(self, name: str, holder: str, seconds: float) -> int | None:
         """Take or renew a lease; return its fencing number, or ``None`` while somebody else holds it.
 
@@ -226,6 +358,14 @@ class JobHistoryStore(Protocol):
         """Return who holds a lease now; ``None`` when it is free, given back or has run out."""
         ...
 
+    def lease_left(self, name: str) -> float | None:
+        """Return for how many more seconds a lease is held, by the ledger's clock; ``None`` when it is free."""
+        ...
+
+    def check_writing(self) -> None:
+        """Raise when the ledger cannot be written; changes nothing."""
+        ...
+
     def check(self) -> None:
         """Ask the ledger the cheapest question there is; raises when it does not answer."""
         ...
@@ -233,6 +373,13 @@ class JobHistoryStore(Protocol):
     def close(self) -> None:
         """Give the connections back."""
         ...
+
+
+def listed_offsets(journal_offset: JournalOffset | Sequence[JournalOffset] | None) -> Sequence[JournalOffset]:
+    """Return the offsets that ``JobHistoryStore.append`` was given."""
+    if journal_offset is None:
+        return ()
+    return (journal_offset,) if isinstance(journal_offset, JournalOffset) else journal_offset
 
 
 def clamped(limit: int) -> int:

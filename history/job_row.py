@@ -2,37 +2,112 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
+import msgspec
 from sqlalchemy import RowMapping
 
 from .failure_group import failure_group_of
 from .job import Evidence, FailureKind, JobEnd, JobFacts, JobHistoryEntry, JobStatus, Progress
+from .sql_rows import microseconds_of
 
-_FACTS = JobFacts.__struct_fields__
-_END = JobEnd.__struct_fields__
-_NO_FACTS: dict[str, Any] = dict.fromkeys(_FACTS)
-_NO_END: dict[str, Any] = {f"end_{name}": None for name in _END}
-_PLAIN = tuple(
+_FACTS: Final = JobFacts.__struct_fields__
+_END: Final = JobEnd.__struct_fields__
+_NO_FACTS: Final[tuple[Any, ...]] = (None,) * len(_FACTS)
+_NO_END: Final[tuple[Any, ...]] = (None,) * len(_END)
+_PLAIN: Final = tuple(
     name for name in JobHistoryEntry.__struct_fields__ if name not in {"facts", "end", "progress", "retry_error_key"}
 )
 
 
-def row_of(entry: JobHistoryEntry) -> dict[str, Any]:
-    """Return the row, with the columns that filters need derived from the entry."""
-    row = {name: getattr(entry, name) for name in _PLAIN}
-    row.update(status=entry.status.value, worker_id=entry.worker_id, completed_at=entry.completed_at)
-    group = failure_group_of(entry.effective_end)
-    row["failure_group"] = group.fingerprint if group else None
-    row.update(_facts_columns(entry.facts))
-    row.update(_end_columns(entry.end))
-    row.update(_retry_columns(entry))
-    row.update(_progress_columns(entry.progress))
-    return row
+def row_of(entry: JobHistoryEntry) -> tuple[Any, ...]:
+    """Return the row as a driver takes it: raw values in the order of the table's columns, filters' columns derived."""
+    end = entry.effective_end
+    group = failure_group_of(entry)
+    requeue, retries, _ = entry.retry_error_key or (None, None, None)
+    progress = entry.progress
+    return (
+        entry.job_id,
+        microseconds_of(entry.created_at),
+        entry.status.value,
+        entry.worker_id,
+        microseconds_of(end.at) if end is not None else None,
+        group.fingerprint if group is not None else None,
+        entry.facts_rank,
+        *(_facts_values(entry.facts) if entry.facts is not None else _NO_FACTS),
+        entry.requeue,
+        entry.retries,
+        entry.handed_over,
+        _microseconds(entry.started_at),
+        entry.attempt_started,
+        entry.run_id,
+        entry.run_worker_id,
+        entry.run_boot_id,
+        _microseconds(entry.next_attempt_at),
+        entry.retry_error,
+        requeue,
+        retries,
+        entry.published,
+        entry.uncertain,
+        *(_end_values(entry.end) if entry.end is not None else _NO_END),
+        _microseconds(entry.cancel_requested_at),
+        entry.cancel_actor,
+        entry.cancel_reason,
+        _microseconds(entry.cancel_delivered_at),
+        entry.cancel_obstacle,
+        *((progress.done, progress.total, progress.text) if progress is not None else (None, None, None)),
+        _microseconds(entry.progress_at),
+    )
+
+
+def _microseconds(moment: datetime | None) -> int | None:
+    return None if moment is None else microseconds_of(moment)
+
+
+def _facts_values(facts: JobFacts) -> tuple[Any, ...]:
+    return (
+        facts.task,
+        facts.queue,
+        facts.priority,
+        facts.payload_summary,
+        _json(facts.tags),
+        _json(facts.metadata),
+        facts.group_id,
+        facts.retry_of,
+        facts.root_id,
+        facts.overrides,
+        facts.cancel_grace,
+        facts.snapshot_problem,
+    )
+
+
+def _json(items: tuple[Any, ...]) -> str:
+    return msgspec.json.encode(items).decode() if items else "[]"
+
+
+def _end_values(end: JobEnd) -> tuple[Any, ...]:
+    return (
+        end.status.value,
+        microseconds_of(end.at),
+        end.requeue,
+        end.retries,
+        int(end.evidence),
+        end.run_id,
+        end.worker_id,
+        end.detail,
+        end.failure_kind.value if end.failure_kind is not None else None,
+        end.error_type,
+        end.error_message,
+        end.traceback,
+        end.result_ref,
+        end.runtime,
+        end.provisional,
+    )
 
 
 def entry_of(row: RowMapping) -> JobHistoryEntry:
-    """Return the entry that ``row_of`` was given."""
+    """Return the entry of a row that SQLAlchemy read."""
     return JobHistoryEntry(
         **{name: row[name] for name in _PLAIN},
         facts=_facts(row),
@@ -40,31 +115,6 @@ def entry_of(row: RowMapping) -> JobHistoryEntry:
         retry_error_key=_retry_error_key(row),
         progress=_progress(row),
     )
-
-
-def _facts_columns(facts: JobFacts | None) -> dict[str, Any]:
-    return {name: getattr(facts, name) for name in _FACTS} if facts else _NO_FACTS
-
-
-def _end_columns(end: JobEnd | None) -> dict[str, Any]:
-    if end is None:
-        return _NO_END
-    columns = {f"end_{name}": getattr(end, name) for name in _END}
-    columns["end_status"] = end.status.value
-    columns["end_evidence"] = int(end.evidence)
-    columns["end_failure_kind"] = end.failure_kind.value if end.failure_kind else None
-    return columns
-
-
-def _retry_columns(entry: JobHistoryEntry) -> dict[str, Any]:
-    requeue, retries, _ = entry.retry_error_key or (None, None, None)
-    return {"retry_error_requeue": requeue, "retry_error_retries": retries}
-
-
-def _progress_columns(progress: Progress | None) -> dict[str, Any]:
-    if progress is None:
-        return {"progress_done": None, "progress_total": None, "progress_text": None}
-    return {"progress_done": progress.done, "progress_total": progress.total, "progress_text": progress.text}
 
 
 def _facts(row: RowMapping) -> JobFacts | None:

@@ -19,7 +19,7 @@ METADATA_COUNT: Final = 20
 METADATA_KEY_LENGTH: Final = 100
 METADATA_VALUE_LENGTH: Final = 200
 
-_SECRET: Final = (
+_REFUSED: Final = (
     "looks like a secret (a password, token, key or signed URL). Take it out: labels are kept and shown; secrets "
     "belong in the worker's settings or environment"
 )
@@ -44,7 +44,7 @@ def checked_metadata(value: object) -> tuple[tuple[str, str], ...]:
     items = sorted((_text("metadata", key, METADATA_KEY_LENGTH), item) for key, item in value.items())
     place = find_secret({"metadata": dict(items)})
     if place is not None:
-        raise InvalidJob(place, _SECRET)
+        raise InvalidJob(place, _REFUSED)
     return tuple((key, _text(f"metadata.{key}", item, METADATA_VALUE_LENGTH)) for key, item in items)
 
 
@@ -54,5 +54,5 @@ def _text(field: str, value: object, limit: int) -> str:
     if not 0 < len(value) <= limit or not value.isprintable() or value.isspace():
         raise InvalidJob(field, f"must be 1 to {limit} printable characters")
     if redact_text(value) != value:
-        raise InvalidJob(field, _SECRET)
+        raise InvalidJob(field, _REFUSED)
     return value

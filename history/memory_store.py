@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from threading import RLock
+from typing import Any
 
 import msgspec
 
 from .event import JobEvent, now
 from .event_batch import LOG_LINES, EventBatch, RankedSnapshot
-from .job import JobHistoryEntry, JobStatus, Snapshot
-from .job_cursor import cursor_of, decode_cursor
+from .failure_group import failure_group_of
+from .failure_group_page import FailureGroupPage, FailureGroupSummary, page_of_groups
+from .job import JobFacts, JobHistoryEntry, JobStatus, Snapshot
+from .job_cursor import JobCursor, cursor_of, decode_cursor
 from .job_history_store import (
+    PRUNED_REMEMBERED,
     CancelIntent,
     JobFilter,
     JobPage,
@@ -22,21 +27,28 @@ from .job_history_store import (
     RecordedEvent,
     RecordingGap,
     clamped,
+    listed_offsets,
     request_cancel_event,
     status_change_event,
     submission_event,
 )
+from .job_search import document_of, has_words, words_of
 from .node import Node, NodeEnd
-from .recordable import recordable
-from .sums import Sums
+from .poison import PoisonLine, PoisonPlace
+from .recordable import RecordableEvent, readable, recordable, recordables
+from .statistics import GroupKey, LedgerCounts, Statistics, StepKey, counts_of, range_between, statistics_of
+from .sums import NUMBERS, FailureTally, Sums, Tally
+
+_NO_FACTS = JobFacts(task="")
 
 
 class _Journal(msgspec.Struct):
     end: int = 0
     dropped: int = 0
-    poison: dict[int, tuple[bytes, str]] = msgspec.field(default_factory=dict)
+    poison: dict[int, PoisonLine] = msgspec.field(default_factory=dict)
     updated_at: datetime = msgspec.field(default_factory=now)
     known: bool = False
+    ended_at: datetime | None = None
 
 
 class _Lease(msgspec.Struct):
@@ -60,21 +72,24 @@ class MemoryJobHistoryStore:
         self._nodes: dict[str, Node] = {}
         self._leases: dict[str, _Lease] = {}
         self._sums = Sums()
+        self._pruned: dict[str, datetime] = {}
 
     def append(
         self,
-        events: Sequence[JobEvent],
-        journal_offset: JournalOffset | None = None,
+        events: Sequence[JobEvent | RecordableEvent],
+        journal_offset: JournalOffset | Sequence[JournalOffset] | None = None,
         lease: LeaseHold | None = None,
     ) -> bool:
         """Record events, each once: see ``JobHistoryStore.append``."""
-        recordables = [recordable(event) for event in events]
+        batch, offsets = recordables(events), listed_offsets(journal_offset)
         with self._lock:
-            if lease is not None and self._leases.get(lease.name, _Lease()).fence != lease.fence:
+            if lease is not None and not self._holds(lease):
                 return False
-            if journal_offset is not None and not self._advance(journal_offset):
+            if not all(self._is_at(offset.journal, offset.start) for offset in offsets):
                 return False
-            self._record(recordables)
+            for offset in offsets:
+                self._advance(offset)
+            self._record(batch)
         return True
 
     def record_job_submission(self, job: JobSubmission) -> bool:
@@ -101,6 +116,10 @@ class MemoryJobHistoryStore:
         shown = entries[: clamped(limit)]
         more = len(entries) > len(shown) > 0
         return JobPage(entries=tuple(shown), next_cursor=cursor_of(*_place(shown[-1])) if more else None)
+
+    def index_for_search(self, limit: int = 500) -> int:
+        """Return 0: searches look at the jobs themselves."""
+        return 0
 
     def get_job(self, job_id: str) -> JobHistoryEntry | None:
         """Return one entry, or ``None`` for an id that is not known."""
@@ -130,11 +149,12 @@ class MemoryJobHistoryStore:
             entry = self._entries.get(intent.job_id)
             if entry is None or entry.status.is_terminal or intent.job_id in self._intents:
                 return entry
-            event = recordable(request_cancel_event(intent))
+            request = recordable(request_cancel_event(intent))
+            event = request.event
             self._intents[intent.job_id] = CancelIntent(
                 job_id=event.job_id, requested_at=event.at, actor=event.actor, reason=event.reason
             )
-            self._record([event])
+            self._record([request])
             return self._entries[intent.job_id]
 
     def open_cancels(self, limit: int = 1_000) -> list[CancelIntent]:
@@ -168,7 +188,47 @@ class MemoryJobHistoryStore:
         """Set a line aside that nobody can read, with its place and the reason; once for each place."""
         with self._lock:
             kept = self._journals.setdefault(journal, _Journal())
-            kept.poison.setdefault(offset, (line, reason))
+            poison = PoisonLine(journal=journal, offset=offset, line=line, reason=readable(reason), recorded_at=now())
+            kept.poison.setdefault(offset, poison)
+
+    def list_poison(self, after: PoisonPlace | None = None, limit: int = 100) -> list[PoisonLine]:
+        """Return lines that were set aside, by their places, those behind ``after``."""
+        behind = [line for line in self._poison() if after is None or line.place > after]
+        return behind[: max(0, limit)]
+
+    def newest_poison(self, limit: int = 5) -> list[PoisonLine]:
+        """Return the lines of the newest journals, last ones first."""
+        return self._poison()[::-1][: max(0, limit)]
+
+    def get_poison(self, place: PoisonPlace) -> PoisonLine | None:
+        """Return one line that was set aside, or ``None``."""
+        with self._lock:
+            return self._journals.get(place.journal, _Journal()).poison.get(place.offset)
+
+    def release_poison(self, place: PoisonPlace, event: JobEvent | None, dropped: int = 0) -> bool:
+        """Record what a line turned out to say and remove the line; False if it is not there."""
+        events = [] if event is None else [recordable(event)]
+        with self._lock:
+            if self.get_poison(place) is None:
+                return False
+            journal = self._journals[place.journal]
+            del journal.poison[place.offset]
+            journal.dropped = max(journal.dropped, dropped if journal.known else 0)
+            self._record(events)
+        return True
+
+    def blame_poison(self, place: PoisonPlace, reason: str) -> None:
+        """Give a line that was set aside another reason."""
+        with self._lock:
+            line = self.get_poison(place)
+            if line is not None:
+                blamed = msgspec.structs.replace(line, reason=readable(reason))
+                self._journals[place.journal].poison[place.offset] = blamed
+
+    def _poison(self) -> list[PoisonLine]:
+        with self._lock:
+            lines = [line for journal in self._journals.values() for line in journal.poison.values()]
+        return sorted(lines, key=lambda line: line.place)
 
     def recording_gaps(self) -> list[RecordingGap]:
         """Return the journals with dropped or unreadable events, by name."""
@@ -219,6 +279,100 @@ class MemoryJobHistoryStore:
             unfinished = [entry for entry in self._entries.values() if not entry.status.is_terminal]
         return sorted((entry for entry in unfinished if entry.run_boot_id in ended), key=_place)[: max(0, limit)]
 
+    def end_journal(self, journal: str) -> None:
+        """Record that a journal's file is deleted, all of it recorded; retention removes its row later."""
+        with self._lock:
+            if journal in self._journals:
+                self._journals[journal].ended_at = now()
+
+    def list_ended_jobs(
+        self, submitted_before: Mapping[JobStatus, datetime | None], after: JobCursor | None = None, limit: int = 50
+    ) -> list[JobHistoryEntry]:
+        """Return ended jobs of the statuses, oldest first by submission, each status up to its moment if it has one."""
+        with self._lock:
+            ended = [entry for entry in self._entries.values() if _is_submitted_before(entry, submitted_before)]
+        behind = [entry for entry in ended if after is None or _place(entry) > (after.created_at, after.job_id)]
+        return sorted(behind, key=_place)[: max(0, limit)]
+
+    def jobs_with_active_retries(self, entries: Collection[JobHistoryEntry]) -> set[str]:
+        """Return the ids of those of the jobs of which a retry waits or runs."""
+        with self._lock:
+            active = [entry.facts for entry in self._entries.values() if not entry.status.is_terminal]
+        return {entry.job_id for entry in entries} & {facts.retry_of for facts in active if facts and facts.retry_of}
+
+    def get_events_of_jobs(self, job_ids: Collection[str]) -> dict[str, list[RecordedEvent]]:
+        """Return the events of each job, like ``get_job_events``; a job without any is missing."""
+        with self._lock:
+            return {job_id: list(self._events[job_id]) for job_id in job_ids if job_id in self._events}
+
+    def remove_jobs(self, entries: Collection[JobHistoryEntry], lease: LeaseHold) -> set[str] | None:
+        """Remove ended jobs with everything about them: see ``JobHistoryStore.remove_jobs``."""
+        with self._lock:
+            if not self._holds(lease):
+                return None
+            needed = self.jobs_with_active_retries(entries)
+            going = [entry for entry in entries if entry.job_id not in needed and self._is_unchanged_end(entry)]
+            for entry in going:
+                self._remove(entry)
+            return {entry.job_id for entry in going}
+
+    def _is_unchanged_end(self, entry: JobHistoryEntry) -> bool:
+        return entry.status.is_terminal and self._entries.get(entry.job_id) == entry
+
+    def _remove(self, entry: JobHistoryEntry) -> None:
+        for kept in (self._entries, self._events, self._log, self._snapshots, self._intents):
+            kept.pop(entry.job_id, None)
+        self._sums.remove(entry)
+        self._pruned[entry.job_id] = now()
+
+    def remove_rest(self, before: datetime | None, lease: LeaseHold) -> int | None:
+        """Remove what else is too old: see ``JobHistoryStore.remove_rest``."""
+        with self._lock:
+            if not self._holds(lease):
+                return None
+            forgotten = now() - PRUNED_REMEMBERED
+            rows = _drop(self._pruned, [job_id for job_id, at in self._pruned.items() if at < forgotten])
+            if before is not None:
+                needed = {entry.run_boot_id for entry in self._entries.values() if not entry.status.is_terminal}
+                ended = [boot_id for boot_id, node in self._nodes.items() if _ended_before(node, before)]
+                rows += _drop(self._nodes, [boot_id for boot_id in ended if boot_id not in needed])
+                rows += _drop(self._journals, [n for n, each in self._journals.items() if _ended_before(each, before)])
+            return rows
+
+    def _holds(self, lease: LeaseHold) -> bool:
+        return self._leases.get(lease.name, _Lease()).fence == lease.fence
+
+    def counts(self) -> LedgerCounts:
+        """Return how many jobs there are by status, and what else was counted."""
+        with self._lock:
+            return counts_of({name.value: count for name, count in self._sums.totals.items()})
+
+    def statistics(
+        self, since: datetime, until: datetime, task: str | None = None, queue: str | None = None
+    ) -> Statistics:
+        """Return what the jobs did between two moments: see ``JobHistoryStore.statistics``."""
+        wanted = range_between(since, until)
+        groups: Counter[GroupKey] = Counter()
+        steps: Counter[StepKey] = Counter()
+        with self._lock:
+            for key, count in self._sums.statistics.items():
+                if wanted.start <= key.minute < wanted.end and task in {None, key.task} and queue in {None, key.queue}:
+                    groups[key.task, key.queue, key.measure, key.bucket] += count
+                    if key.measure in NUMBERS:
+                        steps[key.minute - key.minute % wanted.step, key.measure] += count
+        return statistics_of(wanted, groups, steps)
+
+    def failure_groups(self, cursor: str | None = None, limit: int = 50) -> FailureGroupPage:
+        """Return a page of the groups of failed jobs, the one that failed last first."""
+        after = None if cursor is None else decode_cursor(cursor)
+        with self._lock:
+            groups = [_summary_of(tally, self._example_of(tally)) for tally in self._sums.failures.values()]
+        groups = [group for group in groups if group.count > 0]
+        if after is not None:
+            groups = [g for g in groups if (g.last_seen_at, g.fingerprint) < (after.created_at, after.job_id)]
+        groups.sort(key=lambda group: (group.last_seen_at, group.fingerprint), reverse=True)
+        return page_of_groups(groups, clamped(limit)) if clamped(limit) else FailureGroupPage(groups=())
+
     def acquire_lease(self, name: str, holder: str, seconds: float) -> int | None:
         """Take or renew a lease; return its fencing number, or ``None`` while somebody else holds it."""
         with self._lock:
@@ -243,32 +397,45 @@ class MemoryJobHistoryStore:
             lease = self._leases.get(name)
             return lease.holder if lease is not None and lease.expires_at > now() else None
 
+    def lease_left(self, name: str) -> float | None:
+        """Return for how many more seconds a lease is held; ``None`` when it is free."""
+        with self._lock:
+            lease = self._leases.get(name)
+            if lease is None or lease.holder is None or lease.expires_at <= now():
+                return None
+            return (lease.expires_at - now()).total_seconds()
+
+    def check_writing(self) -> None:
+        """Memory can always be written."""
+
     def check(self) -> None:
         """Memory always answers."""
 
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _advance(self, offset: JournalOffset) -> bool:
-        journal = self._journals.get(offset.journal) or _Journal()
-        if journal.end != offset.start:
-            return False
+    def _is_at(self, journal: str, start: int) -> bool:
+        known = self._journals.get(journal)
+        return start == (known.end if known else 0)
+
+    def _advance(self, offset: JournalOffset) -> None:
+        journal = self._journals.setdefault(offset.journal, _Journal())
         journal.end = offset.end
         journal.known = True
         journal.dropped = max(journal.dropped, offset.dropped)
         journal.updated_at = now()
-        self._journals[offset.journal] = journal
-        return True
 
-    def _record(self, events: Iterable[JobEvent]) -> EventBatch:
-        batch = EventBatch(self._entries, events)
+    def _record(self, events: Sequence[RecordableEvent]) -> EventBatch:
+        living = [recordable for recordable in events if recordable.event.job_id not in self._pruned]
+        batch = EventBatch(self._entries, living)
+        batch.sums.totals[Tally.EVENTS_AFTER_REMOVAL] += len(events) - len(living)
         self._entries.update(batch.entries)
         self._sums.add(batch.sums)
-        for event in batch.events:
-            self._events.setdefault(event.job_id, []).append(self._recorded(event))
+        for kept in batch.events:
+            self._events.setdefault(kept.event.job_id, []).append(self._recorded(kept.event))
         for job_id, lines in batch.log.items():
-            kept = self._log.get(job_id, []) + [self._recorded(line) for line in lines]
-            self._log[job_id] = kept[-LOG_LINES:]
+            log = self._log.get(job_id, []) + [self._recorded(line.event) for line in lines]
+            self._log[job_id] = log[-LOG_LINES:]
         for job_id, ranked in batch.snapshots.items():
             kept_snapshot = self._snapshots.get(job_id)
             if kept_snapshot is None or ranked[0] > kept_snapshot[0]:
@@ -279,22 +446,80 @@ class MemoryJobHistoryStore:
         self._seq += 1
         return RecordedEvent(seq=self._seq, recorded_at=now(), event=event)
 
+    def _example_of(self, tally: FailureTally) -> str:
+        failed = [entry for entry in self._entries.values() if failure_group_of(entry) == tally.group]
+        if not failed or any(entry.job_id == tally.example_job_id for entry in failed):
+            return tally.example_job_id
+        return max(failed, key=_place).job_id
+
     def _newest_first(self, job_filter: JobFilter) -> list[JobHistoryEntry]:
         with self._lock:
             entries = [entry for entry in self._entries.values() if _matches(entry, job_filter)]
         return sorted(entries, key=_place, reverse=True)
 
 
+def _summary_of(tally: FailureTally, example: str) -> FailureGroupSummary:
+    return FailureGroupSummary(
+        **tally.group._asdict(),
+        count=tally.count,
+        first_seen_at=tally.first_seen_at,
+        last_seen_at=tally.last_seen_at,
+        example_job_id=example,
+    )
+
+
 def _place(entry: JobHistoryEntry) -> tuple[datetime, str]:
     return entry.created_at, entry.job_id
 
 
-def _matches(entry: JobHistoryEntry, job_filter: JobFilter) -> bool:
-    queue = entry.facts.queue if entry.facts else None
+def _is_submitted_before(entry: JobHistoryEntry, moments: Mapping[JobStatus, datetime | None]) -> bool:
+    if not entry.status.is_terminal or entry.status not in moments:
+        return False
+    before = moments[entry.status]
+    return before is None or entry.created_at < before
+
+
+def _ended_before(ended: Node | _Journal, moment: datetime) -> bool:
+    return ended.ended_at is not None and ended.ended_at < moment
+
+
+def _drop(kept: dict[str, Any], names: Collection[str]) -> int:
+    for name in names:
+        del kept[name]
+    return len(names)
+
+
+def _matches(entry: JobHistoryEntry, wanted: JobFilter) -> bool:
+    return _has_statuses_and_times(entry, wanted) and _has_names(entry, wanted) and _has_labels(entry, wanted)
+
+
+def _has_statuses_and_times(entry: JobHistoryEntry, wanted: JobFilter) -> bool:
     return (
-        (not job_filter.statuses or entry.status in job_filter.statuses)
-        and (job_filter.task is None or entry.task == job_filter.task)
-        and (job_filter.queue is None or queue == job_filter.queue)
+        (not wanted.statuses or entry.status in wanted.statuses)
+        and (wanted.since is None or entry.created_at >= wanted.since)
+        and (wanted.until is None or entry.created_at < wanted.until)
+    )
+
+
+def _has_names(entry: JobHistoryEntry, wanted: JobFilter) -> bool:
+    facts = entry.facts or _NO_FACTS
+    group = failure_group_of(entry)
+    return (
+        wanted.task in (None, entry.task)
+        and wanted.queue in (None, facts.queue)
+        and wanted.worker_id in (None, entry.worker_id)
+        and wanted.group_id in (None, facts.group_id)
+        and wanted.root_id in (None, facts.root_id, entry.job_id)
+        and wanted.failure_group in (None, group.fingerprint if group else None)
+    )
+
+
+def _has_labels(entry: JobHistoryEntry, wanted: JobFilter) -> bool:
+    facts = entry.facts or _NO_FACTS
+    return (
+        set(wanted.tags) <= set(facts.tags)
+        and set(wanted.metadata) <= set(facts.metadata)
+        and (wanted.text is None or has_words(document_of(entry), words_of(wanted.text)))
     )
 
 

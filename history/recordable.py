@@ -2,28 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import msgspec
 
 from ..errors import EventRefused
 from .event import JobEvent
-from .job import JobId
+from .job import JobId, Snapshot
 
-_DECODER = msgspec.json.Decoder(JobEvent)
+_decode = msgspec.json.Decoder(JobEvent).decode
 _NUL = b"\\u0000"
 
 
-def recordable(event: JobEvent) -> JobEvent:
-    """Return the event exactly as every ledger gives it back, its texts free of what no database takes.
+class RecordableEvent(NamedTuple):
+    """An event exactly as every ledger gives it back, its texts free of what no database takes.
+
+    Only ``recordable`` and ``recordable_line`` make one.
+    """
+
+    #: Without its snapshot.
+    event: JobEvent
+    snapshot: Snapshot | None
+    #: The event as JSON: what a ledger keeps of it.
+    text: str
+
+
+def recordable(event: JobEvent) -> RecordableEvent:
+    """Return the event as a ledger takes it, whatever it came from.
 
     Raises:
         EventRefused: when the event breaks its own types, for instance by a naive time or an overlong id.
     """
     try:
-        return _DECODER.decode(_carried(event))
+        text = _carried(event)
+        return _parted(_decode(text), text)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise EventRefused(f"An event of kind {event.kind} cannot be recorded: {error}.") from None
+
+
+def recordables(events: Iterable[JobEvent | RecordableEvent]) -> list[RecordableEvent]:
+    """Return each event as a ledger takes it; raises what ``recordable`` raises."""
+    return [event if isinstance(event, RecordableEvent) else recordable(event) for event in events]
+
+
+def recordable_line(line: bytes) -> RecordableEvent:
+    """Return the event of a journal's line as a ledger takes it; mostly the line itself is what it keeps.
+
+    Raises:
+        ValueError: when the line is no event.
+        EventRefused: see ``recordable``.
+    """
+    event = _decode(line)
+    return recordable(event) if _NUL in line else _parted(event, line)
+
+
+def _parted(event: JobEvent, text: bytes) -> RecordableEvent:
+    if event.snapshot is None:
+        return RecordableEvent(event, None, text.decode())
+    bare = msgspec.structs.replace(event, snapshot=None)
+    return RecordableEvent(bare, event.snapshot, msgspec.json.encode(bare).decode())
 
 
 def is_job_id(text: str) -> bool:

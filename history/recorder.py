@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -12,34 +13,28 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ..errors import EventRefused
-from .event import JobEvent
 from .job_history_store import JobHistoryStore, JournalOffset
 from .journal import CONTROL_PREFIX, SUFFIX, JournalFile, journal_files
+from .recordable import RecordableEvent, recordable_line
 
 logger = logging.getLogger("jobledger.recorder")
 
-#: Bytes of a journal that one transaction records, about: it bounds both memory and the time a lock is held.
-BATCH_BYTES: Final = 512 * 1024
+#: Bytes of journals that one transaction records, about: it bounds both memory and the time a lock is held.
+BATCH_BYTES: Final = 1024 * 1024
+#: The least of them that one journal gives.
+_LEAST_SHARE: Final = 16 * 1024
 
 #: Seconds after which a pass over many journals stops, to go on at the next call: others wait for the caller.
 _PASS: Final = 0.25
-#: Seconds between two looks whether the writer of a journal without news is gone.
+#: Seconds between two looks whether the writer of a journal without news is gone, the first and the longest.
 _LOOK_INTERVAL: Final = 0.1
+_LONGEST_LOOK_INTERVAL: Final = 2.0
 #: What an event can make a store raise that has nothing to do with the ledger's state.
 _REFUSALS: Final = (EventRefused, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError)
 
 
 class _Dropped(msgspec.Struct, frozen=True):
     count: int = msgspec.field(name="@dropped")
-
-
-class _Line(NamedTuple):
-    start: int
-    text: bytes
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.text)
 
 
 @dataclass
@@ -49,8 +44,27 @@ class _Progress:
     #: Events that its writer dropped, as far as it was read.
     dropped: int = 0
     look_at: float = 0.0
+    look_interval: float = _LOOK_INTERVAL
     #: Why the file cannot be read or deleted.
     obstacle: str | None = None
+
+
+class _Piece(NamedTuple):
+    """What one journal gives to a batch: whole lines, each with its end."""
+
+    file: JournalFile
+    progress: _Progress
+    start: int
+    text: bytes
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+    def halves(self) -> tuple[_Piece, _Piece]:
+        middle = self.text.find(b"\n", len(self.text) // 2, -1)
+        cut = 1 + (middle if middle >= 0 else self.text.rfind(b"\n", 0, -1))
+        return self._replace(text=self.text[:cut]), self._replace(start=self.start + cut, text=self.text[cut:])
 
 
 class Recorder:
@@ -63,13 +77,13 @@ class Recorder:
     def __init__(self, directory: Path, store: JobHistoryStore) -> None:
         self._directory = directory
         self._store = store
-        self._decode = msgspec.json.Decoder(JobEvent).decode
         self._decode_dropped = msgspec.json.Decoder(_Dropped).decode
         self._progress: dict[str, _Progress] = {}
-        self._pass: deque[JournalFile] = deque()
+        #: The journals that the running pass has yet to look at, and how many bytes of each it takes at most.
+        self._pass: deque[tuple[JournalFile, int]] = deque()
 
     def ship(self) -> int:
-        """Record a batch of what is new in every journal, delete the finished ones; return the recorded bytes.
+        """Record a batch of what is new in all journals, delete the finished ones; return the recorded bytes.
 
         Where there is much to do, it stops after a moment, and the next call goes on with the other journals.
         """
@@ -78,8 +92,7 @@ class Recorder:
         shipped = 0
         pause_at = time.monotonic() + _PASS
         while self._pass:
-            shipped += self._ship_if_possible(self._pass[0])
-            self._pass.popleft()
+            shipped += self._record(self._gather())
             if time.monotonic() >= pause_at:
                 break
         return shipped
@@ -90,8 +103,15 @@ class Recorder:
 
     def obstacle(self) -> str | None:
         """Return what keeps a journal from being read or deleted, if something does."""
-        obstacles = (progress.obstacle for progress in self._progress.values())
+        obstacles = (progress.obstacle for progress in list(self._progress.values()))
         return next((obstacle for obstacle in obstacles if obstacle), None)
+
+    def expect_ends(self, files: Iterable[str]) -> None:
+        """Look at once whether the writers of these files are gone."""
+        for name in files:
+            progress = self._progress.get(name.removesuffix(SUFFIX))
+            if progress is not None:
+                progress.look_at, progress.look_interval = 0.0, _LOOK_INTERVAL
 
     def is_recorded(self, ends: dict[str, int]) -> bool:
         """Whether each of the journals is recorded up to the given byte, or was deleted because all of it is."""
@@ -120,86 +140,125 @@ class Recorder:
         if unknown:
             ends = self._store.journal_ends(unknown)
             self._progress.update({name: _Progress(ends.get(name, 0)) for name in unknown})
-        self._pass.extend(files)
+        self._pass.extend(self._shares(files))
 
-    def _ship_if_possible(self, file: JournalFile) -> int:
+    def _shares(self, files: list[JournalFile]) -> Iterator[tuple[JournalFile, int]]:
+        """Each journal gives in proportion to what waits in it.
+
+        A job's events are spread over several journals; so most of them meet in one batch, which writes its row once.
+        """
+        waiting = [max(0, file.size() - self._progress[file.name].offset) for file in files]
+        whole = sum(waiting)
+        for file, part in zip(files, waiting, strict=True):
+            yield file, max(_LEAST_SHARE, BATCH_BYTES * part // whole) if part else 0
+
+    def _gather(self) -> list[_Piece]:
+        pieces: list[_Piece] = []
+        room = BATCH_BYTES
+        while self._pass and room > 0:
+            piece = self._take_if_possible(*self._pass.popleft())
+            if piece is not None:
+                pieces.append(piece)
+                room -= len(piece.text)
+        return pieces
+
+    def _take_if_possible(self, file: JournalFile, limit: int) -> _Piece | None:
         progress = self._progress[file.name]
         try:
-            shipped = self._ship_file(file, progress)
+            piece = self._take(file, progress, limit)
         except FileNotFoundError:
-            return 0
+            return None
         except OSError as error:
             if progress.obstacle is None:
                 logger.error("A journal waits in %s: %s", self._directory, error)
             progress.obstacle = f"A journal cannot be read or deleted: {error}."
-            return 0
+            return None
         progress.obstacle = None
-        return shipped
+        return piece
 
-    def _ship_file(self, file: JournalFile, progress: _Progress) -> int:
-        """Record one batch at most, so that a long backlog keeps nobody waiting."""
-        lines = self._next_lines(file, progress.offset) if file.size() > progress.offset else []
-        if lines:
-            progress.look_at = 0.0
-            return lines[-1].end - lines[0].start if self._record(file, progress, lines) else 0
+    def _take(self, file: JournalFile, progress: _Progress, limit: int) -> _Piece | None:
+        text = file.read(progress.offset, limit) if limit else b""
+        if text:
+            progress.look_at, progress.look_interval = 0.0, _LOOK_INTERVAL
+            return _Piece(file, progress, progress.offset, text)
         if time.monotonic() >= progress.look_at:
             self._finish(file, progress)
-            progress.look_at = time.monotonic() + _LOOK_INTERVAL
-        return 0
+            progress.look_at = time.monotonic() + progress.look_interval
+            progress.look_interval = min(_LONGEST_LOOK_INTERVAL, 2 * progress.look_interval)
+        return None
 
-    def _next_lines(self, file: JournalFile, position: int) -> list[_Line]:
-        lines = []
-        for text in file.read(position, BATCH_BYTES).split(b"\n")[:-1]:
-            lines.append(_Line(position, text + b"\n"))
-            position = lines[-1].end
-        return lines
-
-    def _record(self, file: JournalFile, progress: _Progress, lines: list[_Line]) -> bool:
-        """Record lines as one batch; where the ledger refuses something in them, line by line."""
+    def _record(self, pieces: Sequence[_Piece]) -> int:
+        """Record pieces as one batch; where the ledger does not take it, one by one; return the recorded bytes."""
+        if not pieces:
+            return 0
         try:
-            return self._advance(file, progress, self._parse(file, progress, lines), lines[0].start, lines[-1].end)
+            if self._advance(pieces):
+                return sum(len(piece.text) for piece in pieces)
         except _REFUSALS as refusal:
-            if len(lines) == 1:
-                self._set_aside(file, lines[0], _reason(refusal))
-                return self._advance(file, progress, [], lines[0].start, lines[0].end)
-        return all(self._record(file, progress, [line]) for line in lines)
+            if len(pieces) == 1:
+                return self._record_without_poison(pieces[0], refusal)
+        if len(pieces) == 1:
+            [piece] = pieces
+            piece.progress.offset = self._store.journal_ends([piece.file.name]).get(piece.file.name, 0)
+            return 0
+        return sum(self._record([piece]) for piece in pieces)
 
-    def _parse(self, file: JournalFile, progress: _Progress, lines: list[_Line]) -> list[JobEvent]:
-        events = []
-        for line in lines:
+    def _record_without_poison(self, piece: _Piece, refusal: Exception) -> int:
+        """Record the halves of a piece that the ledger refuses, and so on, down to the line that it means."""
+        if piece.text.count(b"\n") > 1:
+            first, second = piece.halves()
+            recorded = self._record([first])
+            return recorded + self._record([second]) if recorded else 0
+        self._set_aside(piece.file, piece.start, piece.text, _reason(refusal))
+        return len(piece.text) if self._append([], [piece]) else 0
+
+    def _advance(self, pieces: Sequence[_Piece]) -> bool:
+        events = [event for piece in pieces for event in self._parse(piece)]
+        return self._append(events, pieces)
+
+    def _append(self, events: Sequence[RecordableEvent], pieces: Sequence[_Piece]) -> bool:
+        offsets = [
+            JournalOffset(
+                journal=piece.file.name, start=piece.start, end=piece.end, dropped=piece.progress.dropped
+            )
+            for piece in pieces
+        ]
+        if not self._store.append(events, offsets):
+            return False
+        for piece in pieces:
+            piece.progress.offset = piece.end
+        return True
+
+    def _parse(self, piece: _Piece) -> Iterator[RecordableEvent]:
+        position = piece.start
+        for text in piece.text.split(b"\n")[:-1]:
             try:
-                if line.text.startswith(CONTROL_PREFIX):
-                    progress.dropped = self._decode_dropped(line.text).count
+                if text.startswith(CONTROL_PREFIX):
+                    piece.progress.dropped = self._decode_dropped(text).count
                 else:
-                    events.append(self._decode(line.text))
+                    yield recordable_line(text)
             except (ValueError, RecursionError) as error:
-                self._set_aside(file, line, _reason(error))
-        return events
+                self._set_aside(piece.file, position, text + b"\n", _reason(error))
+            position += len(text) + 1
 
-    def _advance(self, file: JournalFile, progress: _Progress, events: list[JobEvent], start: int, end: int) -> bool:
-        offset = JournalOffset(journal=file.name, start=start, end=end, dropped=progress.dropped)
-        if self._store.append(events, offset):
-            progress.offset = end
-            return True
-        progress.offset = self._store.journal_ends([file.name]).get(file.name, 0)
-        return False
-
-    def _set_aside(self, file: JournalFile, line: _Line, reason: str) -> None:
-        logger.error("Journal %s, byte %d: an unreadable event was set aside (%s)", file.name, line.start, reason)
-        self._store.record_poison(file.name, line.start, line.text, reason)
+    def _set_aside(self, file: JournalFile, position: int, line: bytes, reason: str) -> None:
+        logger.error("Journal %s, byte %d: an unreadable event was set aside (%s)", file.name, position, reason)
+        self._store.record_poison(file.name, position, line, reason)
 
     def _finish(self, file: JournalFile, progress: _Progress) -> None:
         """Delete a journal whose writer is gone, once all of it is recorded."""
         if not file.writer_is_gone():
             return
-        torn = _Line(progress.offset, file.read_tail(progress.offset))
+        torn = _Piece(file, progress, progress.offset, file.read_tail(progress.offset))
         if b"\n" in torn.text:
             return
         if torn.text:
-            self._set_aside(file, torn, "its writer died in the middle of the line")
-            if not self._advance(file, progress, [], torn.start, torn.end):
+            self._set_aside(file, torn.start, torn.text, "its writer died in the middle of the line")
+            if not self._append([], [torn]):
+                progress.offset = self._store.journal_ends([file.name]).get(file.name, 0)
                 return
         file.delete()
+        self._store.end_journal(file.name)
 
 
 def _reason(error: Exception) -> str:

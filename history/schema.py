@@ -25,6 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 
+from .search_index import make_search_index
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -243,10 +245,12 @@ totals = Table(
 job_statistics = Table(
     "job_statistics",
     METADATA,
+    # How many minutes the count is of (see sums.SPANS), and the first of them.
+    Column("span", Integer, primary_key=True, autoincrement=False),
+    Column("measure", Identifier, primary_key=True),
     Column("minute", BigInteger, primary_key=True, autoincrement=False),
     Column("task", Identifier, primary_key=True),
     Column("queue", Identifier, primary_key=True),
-    Column("measure", Identifier, primary_key=True),
     Column("bucket", Integer, primary_key=True, autoincrement=False),
     Column("shard", Integer, primary_key=True, autoincrement=False),
     Column("count", BigInteger, nullable=False),
@@ -267,6 +271,34 @@ failure_groups = Table(
 )
 Index("failure_groups_by_age", failure_groups.c.last_seen_at, failure_groups.c.fingerprint)
 
+#: The jobs that retention removed lately: what comes in about them is dropped.
+pruned_jobs = Table(
+    "pruned_jobs",
+    METADATA,
+    Column("job_id", Identifier, primary_key=True),
+    Column("removed_at", UtcMicroseconds, nullable=False),
+)
+Index("pruned_jobs_by_age", pruned_jobs.c.removed_at)
+
+#: What searches look at: each job's text, in lower case. Its index is made aside, see ``search_index``.
+job_documents = Table(
+    "job_documents",
+    METADATA,
+    # SQLite's index gives jobs in the order of this number, which therefore follows their age; see sql_documents.
+    Column("number", Sequence, primary_key=True, autoincrement=True),
+    Column("job_id", Identifier, nullable=False),
+    Column("created_at", UtcMicroseconds, nullable=False),
+    Column("document", Text, nullable=False),
+)
+Index("job_documents_by_job", job_documents.c.job_id, unique=True)
+#: The jobs whose text has changed since somebody wrote their documents, each as often as that happened.
+search_pending = Table(
+    "search_pending",
+    METADATA,
+    Column("number", Sequence, primary_key=True, autoincrement=True),
+    Column("job_id", Identifier, nullable=False),
+)
+
 #: Up to which byte each journal is recorded, and how many events its writer could not write.
 journals = Table(
     "journals",
@@ -275,6 +307,8 @@ journals = Table(
     Column("offset", BigInteger, nullable=False),
     Column("dropped", BigInteger, nullable=False),
     Column("updated_at", UtcMicroseconds, nullable=False),
+    # When its file was deleted, all of it recorded; until then the row must stay.
+    Column("ended_at", UtcMicroseconds),
 )
 
 #: Journal lines that nobody can read, with the reason.
@@ -359,3 +393,8 @@ def _make_job_events_append_only(_: MetaData, connection: Connection, **_options
     sqlite = connection.dialect.name == "sqlite"
     for statement in _APPEND_ONLY_SQLITE if sqlite else _APPEND_ONLY_POSTGRESQL:
         connection.exec_driver_sql(statement)
+
+
+@event.listens_for(job_documents, "after_create")
+def _make_search_index(_: Table, connection: Connection, **_options: object) -> None:
+    make_search_index(connection)

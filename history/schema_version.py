@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Column, Connection, MetaData, String, Table, insert, inspect, select, text
+from sqlalchemy import Column, Connection, MetaData, String, Table, func, insert, inspect, select
+from sqlalchemy.exc import DBAPIError
 
 from ..errors import HistoryUnavailable
+from .redaction import hide_password
 from .schema import METADATA
 from .sql_database import SqlDatabase
 
@@ -24,7 +29,11 @@ VERSION_TABLE = "jobledger_version"
 _VERSION = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32), primary_key=True))
 
 # Any number will do, as long as nobody else in the same PostgreSQL database locks it.
-_POSTGRESQL_LOCK = 5_270_163_842_007_991
+_POSTGRESQL_LOCK: Final = 5_270_163_842_007_991
+#: Seconds that an upgrade waits for another one, which may have millions of rows to go through.
+_PATIENCE: Final = 600.0
+#: How PostgreSQL and SQLite say that somebody else keeps a lock.
+_LOCK_TROUBLE: Final = {"55P03", "SQLITE_BUSY"}
 
 
 class SchemaState(StrEnum):
@@ -42,102 +51,113 @@ class SchemaState(StrEnum):
     UNSTAMPED = "unstamped"
 
 
+@dataclass(frozen=True)
+class SchemaVersion:
+    """The schema that a database has."""
+
+    state: SchemaState
+    #: Its own word for it; ``None`` where there is no ledger, or one without a version.
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """What an upgrade found, and the revisions that it applied, oldest first."""
+
+    before: SchemaVersion
+    applied: tuple[str, ...]
+
+
 def open_schema(database: SqlDatabase, revisions: Sequence[str] = REVISIONS) -> None:
     """Make sure that the schema is the newest one: create it in an empty database, else refuse what does not fit.
 
     Raises:
         HistoryUnavailable: naming what to do about an older, newer or unknown schema.
     """
-    state = _state_of(database, revisions)
-    if state is SchemaState.EMPTY:
-        state = _create(database)
-    _refuse_unless_current(database, state)
+    version = version_of(database, revisions)
+    if version.state is SchemaState.EMPTY:
+        version = _create(database)
+    refuse_unless_current(database, version)
 
 
-def check(url: str) -> SchemaState:
-    """Return how the database's schema fits, without changing or creating anything."""
-    database = SqlDatabase(url)
-    try:
-        return _state_of(database)
-    finally:
-        database.close()
+def check(url: str) -> SchemaVersion:
+    """Return which schema the database has, without changing or creating anything."""
+    with opened(url) as database:
+        return version_of(database)
 
 
-def upgrade(url: str) -> SchemaState:
-    """Bring the database to the newest schema, in one transaction; return the state it was in before.
+def upgrade(url: str) -> Upgrade:
+    """Bring the database to the newest schema, in one transaction; an upgrade that runs already is waited for.
 
     Raises:
-        HistoryUnavailable: for a newer or unknown schema, which is left alone.
+        HistoryUnavailable: for a newer or unknown schema, and where something else uses the tables; nothing has
+            changed then.
     """
-    database = SqlDatabase(url)
-    try:
+    # SQLite waits for its one lock; PostgreSQL waits in ``_wait_for_lock``, and nowhere else as long.
+    patience = {"busy_timeout": _PATIENCE} if url.startswith("sqlite") else {}
+    with opened(url, **patience) as database, _told_when_in_use(database):
         return _upgrade(database)
-    finally:
-        database.close()
 
 
-def stamp(url: str, revision: str = REVISIONS[-1]) -> None:
-    """Declare which schema the database has, for tables that were restored without their version.
+def upgrade_advice(url: str) -> str:
+    """Return what to do about an older schema at this address, without a password that it may hold."""
+    with opened(url) as database:
+        return _advice(database)
 
-    Raises:
-        HistoryUnavailable: for an unknown revision, and where there is no ledger.
-    """
-    if revision not in REVISIONS:
-        raise HistoryUnavailable(f"There is no schema version {revision!r}; known ones: {', '.join(REVISIONS)}.")
-    database = SqlDatabase(url)
+
+@contextmanager
+def opened(url: str, **options: float) -> Iterator[SqlDatabase]:
+    """Give the database at this address, and close it."""
+    database = SqlDatabase(url, **options)
     try:
-        _restamp(database, revision)
+        yield database
     finally:
         database.close()
 
 
-def _restamp(database: SqlDatabase, revision: str) -> None:
-    if _state_of(database) is SchemaState.EMPTY:
-        raise HistoryUnavailable(f"There is no ledger at {database.shown} to stamp; `jobledger db upgrade` makes one.")
-    with database.writing() as connection:
-        _lock(connection)
-        _stamp(connection, revision)
-
-
-def _state_of(database: SqlDatabase, revisions: Sequence[str] = REVISIONS) -> SchemaState:
+def version_of(database: SqlDatabase, revisions: Sequence[str] = REVISIONS) -> SchemaVersion:
+    """Return which schema the database has; a file that does not exist has none."""
     if database.file is not None and not database.file.exists():
-        return SchemaState.EMPTY
+        return SchemaVersion(SchemaState.EMPTY)
     with database.reading() as connection:
-        return _state(connection, revisions)
+        return version_in(connection, revisions)
 
 
-def _state(connection: Connection, revisions: Sequence[str] = REVISIONS) -> SchemaState:
+def version_in(connection: Connection, revisions: Sequence[str] = REVISIONS) -> SchemaVersion:
+    """Return which schema this transaction sees."""
     found = set(inspect(connection).get_table_names())
-    version = connection.scalar(select(_VERSION.c.version_num)) if VERSION_TABLE in found else None
-    if version is None:
-        return SchemaState.UNSTAMPED if found & set(METADATA.tables) else SchemaState.EMPTY
-    if version == revisions[-1]:
-        return SchemaState.CURRENT
-    return SchemaState.OLDER if version in revisions else SchemaState.NEWER
+    revision = connection.scalar(select(_VERSION.c.version_num)) if VERSION_TABLE in found else None
+    if revision is None:
+        return SchemaVersion(SchemaState.UNSTAMPED if found & set(METADATA.tables) else SchemaState.EMPTY)
+    if revision == revisions[-1]:
+        return SchemaVersion(SchemaState.CURRENT, revision)
+    return SchemaVersion(SchemaState.OLDER if revision in revisions else SchemaState.NEWER, revision)
 
 
-def _create(database: SqlDatabase) -> SchemaState:
+def _create(database: SqlDatabase) -> SchemaVersion:
     database.make_file()
     with database.writing() as connection:
-        _lock(connection)
-        state = _state(connection)
-        if state is not SchemaState.EMPTY:
-            return state
+        lock_schema(connection)
+        version = version_in(connection)
+        if version.state is not SchemaState.EMPTY:
+            return version
         METADATA.create_all(connection, checkfirst=False)
-        _stamp(connection, REVISIONS[-1])
-    return SchemaState.CURRENT
+        write_version(connection, REVISIONS[-1])
+    return SchemaVersion(SchemaState.CURRENT, REVISIONS[-1])
 
 
-def _refuse_unless_current(database: SqlDatabase, state: SchemaState) -> None:
-    match state:
+def refuse_unless_current(database: SqlDatabase, version: SchemaVersion) -> None:
+    """Raise what is to be said about an older, newer or unknown schema."""
+    match version.state:
         case SchemaState.OLDER:
             raise HistoryUnavailable(
-                f"The ledger {database.shown} has an older schema; stop what writes to it and run "
-                "`jobledger db upgrade`."
+                f"The ledger {database.shown} has an older schema, {version.revision} instead of {REVISIONS[-1]}; "
+                f"{_advice(database)}."
             )
         case SchemaState.NEWER:
             raise HistoryUnavailable(
-                f"The ledger {database.shown} was written by a newer Jobledger; install that version here too."
+                f"The ledger {database.shown} was written by a newer Jobledger: its schema is {version.revision}, and "
+                f"this one knows none after {REVISIONS[-1]}; install the newer version here too."
             )
         case SchemaState.UNSTAMPED:
             raise HistoryUnavailable(
@@ -148,18 +168,55 @@ def _refuse_unless_current(database: SqlDatabase, state: SchemaState) -> None:
             return
 
 
-def _upgrade(database: SqlDatabase) -> SchemaState:
-    state = _state_of(database)
-    if state is SchemaState.EMPTY:
+def _advice(database: SqlDatabase) -> str:
+    shown = hide_password(database.address)
+    if shown == database.address:
+        return f"stop what writes to it and run `jobledger db upgrade --history-url {shlex.quote(shown)}`"
+    # The program cannot use a masked address, and nobody should type the whole one where others can read it.
+    return (
+        f"stop what writes to it and run `jobledger db upgrade` with JOBLEDGER_HISTORY_URL set to its address, {shown}"
+    )
+
+
+@contextmanager
+def _told_when_in_use(database: SqlDatabase) -> Iterator[None]:
+    try:
+        yield
+    except HistoryUnavailable as error:
+        if not _is_lock_trouble(error.__cause__):
+            raise
+        raise HistoryUnavailable(
+            f"The ledger {database.shown} is in use and stays as it was: stop the workers, agents and controllers "
+            "that use it, and upgrade again."
+        ) from error
+
+
+def _is_lock_trouble(error: BaseException | None) -> bool:
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    return _LOCK_TROUBLE & {getattr(cause, "sqlstate", None), getattr(cause, "sqlite_errorname", None)} != set()
+
+
+def _upgrade(database: SqlDatabase) -> Upgrade:
+    if version_of(database).state is SchemaState.EMPTY:
         database.make_file()
     with database.writing() as connection:
-        _lock(connection)
-        state = _state(connection)
-        if state in {SchemaState.EMPTY, SchemaState.OLDER}:
+        _wait_forlock_schema(connection)
+        before = version_in(connection)
+        applied = _missing(before)
+        if applied:
             _migrate(connection)
-    if state is not SchemaState.OLDER:
-        _refuse_unless_current(database, state)
-    return state
+    if not applied:
+        refuse_unless_current(database, before)
+    return Upgrade(before, applied)
+
+
+def _missing(version: SchemaVersion) -> tuple[str, ...]:
+    match version.state:
+        case SchemaState.EMPTY:
+            return REVISIONS
+        case SchemaState.OLDER if version.revision is not None:
+            return REVISIONS[REVISIONS.index(version.revision) + 1 :]
+    return ()
 
 
 def _migrate(connection: Connection) -> None:
@@ -178,12 +235,23 @@ def alembic_config(connection: Connection | None = None) -> Config:
     return config
 
 
-def _lock(connection: Connection) -> None:
+def _wait_forlock_schema(connection: Connection) -> None:
+    if connection.dialect.name != "postgresql":
+        return
+    usual = connection.scalar(select(func.current_setting("lock_timeout")))
+    connection.execute(select(func.set_config("lock_timeout", f"{_PATIENCE:.0f}s", True)))
+    lock_schema(connection)
+    connection.execute(select(func.set_config("lock_timeout", usual, True)))
+
+
+def lock_schema(connection: Connection) -> None:
+    """Keep every other process from changing the schema until the end of this transaction."""
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _POSTGRESQL_LOCK})
+        connection.execute(select(func.pg_advisory_xact_lock(_POSTGRESQL_LOCK)))
 
 
-def _stamp(connection: Connection, revision: str) -> None:
+def write_version(connection: Connection, revision: str) -> None:
+    """Write the database's version down."""
     _VERSION.create(connection, checkfirst=True)
     connection.execute(_VERSION.delete())
     connection.execute(insert(_VERSION), {"version_num": revision})

@@ -18,10 +18,11 @@ def request_cancel(connection: Connection, intent: CancelIntent) -> JobHistoryEn
     entry = locked_entries(connection, [intent.job_id]).get(intent.job_id)
     if entry is None or entry.status.is_terminal or has_cancel_intent(connection, intent.job_id):
         return entry
-    event = recordable(request_cancel_event(intent))
+    request = recordable(request_cancel_event(intent))
+    event = request.event
     row = {"job_id": event.job_id, "requested_at": event.at, "actor": event.actor, "reason": event.reason}
     connection.execute(insert(cancel_intents), row)
-    return record_events(connection, [event]).entries[event.job_id]
+    return record_events(connection, [request]).entries[event.job_id]
 
 
 def open_cancels(connection: Connection, limit: int) -> list[CancelIntent]:

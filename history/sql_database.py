@@ -24,20 +24,25 @@ _DEAD_SERVER = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
+#: Of each connection to an SQLite ledger; the pages of the indexes that a batch touches are all over the file.
+_CACHE_KILOBYTES = 16_384
+#: Pages of 4 KB after which the write-ahead log is carried over: a page that many batches touch is then written once.
+_CHECKPOINT_PAGES = 4_000
 _POSTGRESQL_NAMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 
 
 class SqlDatabase:
     """One SQLite file or PostgreSQL database; owns its connection pool.
 
+    ``patience`` is how many seconds one question to a server may stay without an answer; ``None`` is for ever.
     Errors of the driver leave as ``HistoryUnavailable``, without the password that the address may hold.
     """
 
-    def __init__(self, url: str, busy_timeout: float = 5.0) -> None:
+    def __init__(self, url: str, busy_timeout: float = 5.0, patience: float | None = None) -> None:
         self._url = _accepted(url)
         self._busy_timeout = busy_timeout
         self.shown = _shown(self._url)
-        self.engine = _engine(self._url, busy_timeout)
+        self.engine = _engine(self._url, busy_timeout, patience)
 
     @property
     def is_sqlite(self) -> bool:
@@ -48,6 +53,12 @@ class SqlDatabase:
     def file(self) -> Path | None:
         """The ledger's file, if it is one."""
         return Path(self._url.database or "") if self.is_sqlite else None
+
+    @property
+    def address(self) -> str:
+        """The whole address, as the setting takes it, password included: never show it as it is."""
+        driver = "sqlite" if self.is_sqlite else "postgresql"
+        return self._url.set(drivername=driver).render_as_string(hide_password=False)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -95,7 +106,7 @@ class SqlDatabase:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except DataError as error:
+        except (DataError, self.engine.dialect.loaded_dbapi.DataError) as error:
             raise EventRefused(f"The ledger {self.shown} refuses what it was given: {_reason(error)}.") from error
         except (DBAPIError, PoolTimeout, OSError, self.engine.dialect.loaded_dbapi.Error) as error:
             # A file that was opened while it could only be read stays read-only for as long as it is open.
@@ -132,7 +143,7 @@ def _shown(url: URL) -> str:
     return url.set(username=None, password=None, query={}).render_as_string()
 
 
-def _engine(url: URL, busy_timeout: float) -> Engine:
+def _engine(url: URL, busy_timeout: float, patience: float | None) -> Engine:
     options: dict[str, Any] = {"hide_parameters": True, "pool_timeout": busy_timeout}
     try:
         if url.get_backend_name() == "sqlite":
@@ -148,7 +159,20 @@ def _engine(url: URL, busy_timeout: float) -> Engine:
     except ImportError as error:
         raise HistoryUnavailable("A PostgreSQL ledger needs its driver: pip install 'jobledger[postgres]'.") from error
     event.listen(engine, "connect", _PostgresqlPreparation(busy_timeout))
+    if patience is not None:
+        _limit_waits(engine, patience)
     return engine
+
+
+def _limit_waits(engine: Engine, patience: float) -> None:
+    from .patient_postgresql import patient_connections
+
+    kind = patient_connections(patience)
+
+    def connect(_dialect: object, _record: object, arguments: Any, options: Any) -> Any:
+        return kind.connect(*arguments, **options)
+
+    event.listen(engine, "do_connect", connect)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -157,6 +181,8 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute(f"PRAGMA cache_size = -{_CACHE_KILOBYTES}")
+    cursor.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     cursor.close()
 
 

@@ -2,92 +2,125 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, literal, select, true, tuple_, union_all
+from sqlalchemy import Connection, bindparam, select
 
 from .job import JobHistoryEntry, JobStatus
 from .job_cursor import JobCursor, cursor_of
 from .job_history_store import JobFilter, JobPage
-from .job_row import entry_of
-from .recordable import is_text
-from .schema import Identifier, UtcMicroseconds, jobs
+from .schema import jobs
+from .sql_bulk import fetch
+from .sql_filters import Parameters, Place, Question, Shape, between, question_of, reach_statement, rows_statement
+from .sql_rows import entries_of, microseconds_of, moment_of, raw_columns
+from .sql_search import Found, search
 
-#: How many jobs a page looks at when no index covers its filter.
-SCAN_LIMIT = 5_000
+#: How many jobs a page looks at, at most, when no index covers its filter: in steps, since most need only the first.
+SCAN_STEPS: Final = (200, 800, 4_000)
+SCAN_LIMIT: Final = sum(SCAN_STEPS)
 
-_NEWEST_FIRST = (jobs.c.created_at.desc(), jobs.c.job_id.desc())
-_LARGEST_OFFSET = 2**62
-_Unindexed = dict[str, list[Any]]
+_LARGEST_OFFSET: Final = 2**62
+_FIRST: Final = microseconds_of(datetime.min.replace(tzinfo=UTC))
 
 
 def list_entries(connection: Connection, status: JobStatus | None, limit: int, offset: int) -> list[JobHistoryEntry]:
     """Return entries by their number in the list; ``limit`` is taken as it is."""
-    query = select(jobs).order_by(*_NEWEST_FIRST).limit(limit).offset(max(0, min(offset, _LARGEST_OFFSET)))
-    return _entries(connection, query if status is None else query.where(jobs.c.status == status.value))
+    values = {"limit": limit, "offset": max(0, min(offset, _LARGEST_OFFSET))}
+    if status is not None:
+        values["status"] = status.value
+    return entries_of(fetch(connection, _listing(status is not None), values))
 
 
-def page_of(connection: Connection, job_filter: JobFilter, after: JobCursor | None, limit: int) -> JobPage:
+@functools.cache
+def _listing(of_one_status: bool) -> Any:
+    query = select(*raw_columns()).order_by(jobs.c.created_at.desc(), jobs.c.job_id.desc())
+    query = query.limit(bindparam("limit")).offset(bindparam("offset"))
+    return query.where(jobs.c.status == bindparam("status")) if of_one_status else query
+
+
+def page_of(connection: Connection, wanted: JobFilter, after: JobCursor | None, limit: int) -> JobPage:
     """Return the page after the cursor; ``limit`` is at least 1."""
-    if not all(is_text(name) for name in (job_filter.task, job_filter.queue) if name is not None):
+    question = question_of(wanted, after)
+    if question is None:
         return JobPage(entries=())
-    ranges, unindexed = _split(job_filter)
-    ranges = [and_(condition, _behind(after)) for condition in ranges]
-    if not unindexed:
-        return _page(_entries(connection, _merged(ranges, limit + 1)), limit)
-    page = _page(_entries(connection, _scanned(ranges[0], unindexed, limit + 1)), limit)
-    return page if page.next_cursor else _page_to_end_of_scan(connection, page, ranges[0])
+    # One more than the page holds tells whether there is a next one.
+    found = _found(connection, question, limit + 1)
+    entries = tuple(entries_of(found.rows[:limit]))
+    if len(found.rows) > limit:
+        return JobPage(entries=entries, next_cursor=cursor_of(entries[-1].created_at, entries[-1].job_id))
+    return JobPage(entries=entries, next_cursor=_cursor_at(found.stopped_at) if found.stopped_at else None)
 
 
-def _split(job_filter: JobFilter) -> tuple[list[ColumnElement[bool]], _Unindexed]:
-    statuses = [status.value for status in dict.fromkeys(job_filter.statuses)]
-    wanted = {"task": [job_filter.task], "queue": [job_filter.queue]}
-    names = {name: values for name, values in wanted.items() if values != [None]}
-    if not names:
-        return [jobs.c.status == status for status in statuses] or [true()], {}
-    indexed, *others = names
-    unindexed = {name: names[name] for name in others} | ({"status": statuses} if statuses else {})
-    return [jobs.c[indexed] == names[indexed][0]], unindexed
+def _found(connection: Connection, question: Question, limit: int) -> Found:
+    if not question.words:
+        return _read(connection, question, limit)
+    found = search(connection, question, limit)
+    if found.stopped_at is None or len(found.rows) >= limit or question.shapes[0].way.kind in {"age", "status"}:
+        return found
+    # The words are common; perhaps few jobs fit the rest.
+    other = _read(connection, question, limit)
+    is_further = other.stopped_at is None or len(other.rows) >= limit or other.stopped_at < found.stopped_at
+    return other if is_further else found
 
 
-def _behind(after: JobCursor | None) -> ColumnElement[bool]:
-    if after is None:
-        return true()
-    place = tuple_(literal(after.created_at, UtcMicroseconds()), literal(after.job_id, Identifier))
-    return tuple_(jobs.c.created_at, jobs.c.job_id) < place
+class _Stretch(NamedTuple):
+    """Where to look, and at how many jobs."""
+
+    before: Place
+    since: Place
+    keys: int
+
+    def values(self) -> Parameters:
+        return between(self.before, self.since) | {"keys": self.keys}
 
 
-def _merged(ranges: list[ColumnElement[bool]], limit: int) -> Select[Any]:
-    if len(ranges) == 1:
-        return _newest(ranges[0]).limit(limit)
-    # One short range of the index for each status: an IN would read and sort all of their jobs.
-    heads = (select(_newest(condition).limit(limit).subquery()) for condition in ranges)
-    merged = union_all(*heads).subquery()
-    return select(merged).order_by(merged.c.created_at.desc(), merged.c.job_id.desc()).limit(limit)
+def _read(connection: Connection, question: Question, limit: int) -> Found:
+    [shape, *others] = question.shapes
+    if not shape.checks:
+        return Found(_rows(connection, question, shape, _Stretch(question.before, question.since, limit), limit), None)
+    return _scanned(connection, question, [shape, *others], limit)
 
 
-def _newest(condition: ColumnElement[bool]) -> Select[Any]:
-    return select(jobs).where(condition).order_by(*_NEWEST_FIRST)
+def _scanned(connection: Connection, question: Question, shapes: list[Shape], limit: int) -> Found:
+    rows: list[Any] = []
+    before = question.before
+    for step in SCAN_STEPS:
+        # First how far to look, then what is there: what arrives in between is not looked at twice.
+        reach, shape = _farthest(connection, question, shapes, _Stretch(before, question.since, step))
+        stretch = _Stretch(before, reach or question.since, step)
+        rows += _rows(connection, question, shape, stretch, limit - len(rows))
+        if reach is None or len(rows) >= limit:
+            return Found(rows, None)
+        before = reach
+    return Found(rows, before)
 
 
-def _scanned(indexed: ColumnElement[bool], unindexed: _Unindexed, limit: int) -> Select[Any]:
-    looked_at = _newest(indexed).limit(SCAN_LIMIT).subquery()
-    matches = [looked_at.c[name].in_(values) for name, values in unindexed.items()]
-    newest_first = (looked_at.c.created_at.desc(), looked_at.c.job_id.desc())
-    return select(looked_at).where(*matches).order_by(*newest_first).limit(limit)
+def _farthest(
+    connection: Connection, question: Question, shapes: list[Shape], stretch: _Stretch
+) -> tuple[Place | None, Shape]:
+    """Which of the ways reaches back farthest: it finds the fewest jobs that do not fit the rest."""
+    farthest: tuple[Place | None, Shape] = (stretch.before, shapes[0])
+    for shape in shapes:
+        reach = _reach(connection, question, shape, stretch)
+        if reach is None:
+            return None, shape
+        if farthest[0] is not None and reach < farthest[0]:
+            farthest = reach, shape
+    return farthest
 
 
-def _page_to_end_of_scan(connection: Connection, page: JobPage, indexed: ColumnElement[bool]) -> JobPage:
-    place = select(jobs.c.created_at, jobs.c.job_id).where(indexed).order_by(*_NEWEST_FIRST)
-    last = connection.execute(place.offset(SCAN_LIMIT - 1).limit(1)).one_or_none()
-    return JobPage(entries=page.entries, next_cursor=cursor_of(last.created_at, last.job_id) if last else None)
+def _reach(connection: Connection, question: Question, shape: Shape, stretch: _Stretch) -> Place | None:
+    values = question.values | stretch.values() | {"skipped": stretch.keys - 1}
+    places = fetch(connection, reach_statement(connection.dialect.name, shape), values)
+    return Place(*places[0]) if places else None
 
 
-def _entries(connection: Connection, query: Select[Any]) -> list[JobHistoryEntry]:
-    return [entry_of(row) for row in connection.execute(query).mappings()]
+def _rows(connection: Connection, question: Question, shape: Shape, stretch: _Stretch, limit: int) -> list[Any]:
+    values = question.values | stretch.values() | {"limit": limit}
+    return fetch(connection, rows_statement(connection.dialect.name, shape), values)
 
 
-def _page(entries: list[JobHistoryEntry], limit: int) -> JobPage:
-    shown = tuple(entries[:limit])
-    more = len(entries) > limit
-    return JobPage(entries=shown, next_cursor=cursor_of(shown[-1].created_at, shown[-1].job_id) if more else None)
+def _cursor_at(place: Place) -> str:
+    return JobCursor(moment_of(max(place.created_at, _FIRST)), place.job_id).encode()

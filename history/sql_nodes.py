@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, bindparam, func, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, false, func, select, update
 
 from .event import now
 from .job import JobHistoryEntry
@@ -89,6 +89,19 @@ def lease_holder(connection: Connection, name: str) -> str | None:
     unexpired = (leases.c.name == name) & (leases.c.expires_at > _ledger_time(connection))
     holder: str | None = connection.execute(select(leases.c.holder).where(unexpired)).scalar_one_or_none()
     return holder
+
+
+def lease_left(connection: Connection, name: str) -> float | None:
+    """Return for how many more seconds the lease is held; ``None`` when it is free."""
+    moment = _ledger_time(connection)
+    held = (leases.c.name == name) & leases.c.holder.is_not(None) & (leases.c.expires_at > moment)
+    until: datetime | None = connection.execute(select(leases.c.expires_at).where(held)).scalar_one_or_none()
+    return None if until is None else (until - moment).total_seconds()
+
+
+def touch_leases(connection: Connection) -> None:
+    """Change nothing, by a statement that only somebody who may write can run."""
+    connection.execute(update(leases).where(false()).values(fence=leases.c.fence))
 
 
 def release_lease(connection: Connection, name: str, holder: str) -> None:

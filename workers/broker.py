@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import redis
 
 from ..errors import BrokerUnavailable
+from ..history.redaction import redact_text
 
 Answer = TypeVar("Answer")
 
@@ -58,7 +59,7 @@ class Broker:
             return question(self._client())
         except self._errors() as error:
             self.close()
-            raise BrokerUnavailable(f"The broker {self.name} does not answer: {type(error).__name__}.") from error
+            raise BrokerUnavailable(f"The broker {self.name} does not answer: {_reason(error)}.") from error
 
     def connection(self) -> Any:
         """Return the kombu connection, connected now; raises ``BrokerUnavailable`` when that is not possible."""
@@ -75,7 +76,7 @@ class Broker:
             return self._connected_channel()
         except self._errors() as error:
             self.close()
-            raise BrokerUnavailable(f"The broker {self.name} does not answer: {type(error).__name__}.") from error
+            raise BrokerUnavailable(f"The broker {self.name} does not answer: {_reason(error)}.") from error
 
     def key(self, name: str) -> str:
         """Return the name of a key under the prefix that the application shares its server with."""
@@ -114,3 +115,8 @@ class Broker:
     def _errors(self) -> tuple[type[BaseException], ...]:
         connection = self._line.connection or self._app.connection_for_write()
         return (*connection.connection_errors, *connection.channel_errors, OSError)
+
+
+def _reason(error: BaseException) -> str:
+    text = redact_text(" ".join(str(error).split())).rstrip(".")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -95,9 +95,16 @@ def make_vault(settings: Settings, app: Any) -> SnapshotVault | None:
         return None
 
 
-@functools.cache
+_recorders: Final[list[JobRecorder]] = []
+
+
 def _process_recorder(settings: Settings) -> JobRecorder:
-    return JobRecorder(settings)
+    """Applications of one process with the same settings share a recorder."""
+    known = next((recorder for recorder in _recorders if recorder.settings == settings), None)
+    if known is None:
+        known = JobRecorder(settings)
+        _recorders.append(known)
+    return known
 
 
 def _configure(app: Any, settings: Settings) -> None:

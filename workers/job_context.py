@@ -59,9 +59,9 @@ class JobContext:
         #: Whether the job published another task in its place (Celery's ``Task.replace``).
         self.replaced = False
         self._notes = notes
-        self._log = JobLog(lambda line: notes.log(self, line)) if notes is not None else None
+        self._log: JobLog | None = None
         self._unsaid: Progress | None = None
-        self._is_complete = False
+        self._was_complete = False
         self._progress_rate = TokenBucket(PROGRESS_RATE, PROGRESS_RATE)
 
     @property
@@ -98,8 +98,8 @@ class JobContext:
         if not math.isfinite(done) or not math.isfinite(total or 0):
             raise ValueError(f"progress must be finite numbers, not {done!r} of {total!r}")
         self._unsaid = Progress(done=done, total=total, text=text)
-        completes = done == total and not self._is_complete
-        self._is_complete = done == total
+        completes = done == total and not self._was_complete
+        self._was_complete |= completes
         if completes or not self._progress_rate.is_empty():
             self._say_progress()
 
@@ -113,8 +113,12 @@ class JobContext:
             level: As Python's logging names them; for people.
             at: When it was said, as a Unix time in seconds; now unless given.
         """
-        if self._log is not None:
-            self._log.add(text, level, at)
+        notes = self._notes
+        if notes is None:
+            return
+        if self._log is None:
+            self._log = JobLog(lambda line: notes.log(self, line))
+        self._log.add(text, level, at)
 
     def close(self) -> None:
         """Record the last progress and the last lines, and stop watching for a cancel."""

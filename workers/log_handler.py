@@ -21,8 +21,8 @@ _TAKEN: Final = "_in_job_log"
 class JobLogHandler(logging.Handler):
     """Adds a job's records to its log, beside whatever other handlers do with them. Prints nothing.
 
-    A record from outside a job is not taken, nor one of Jobledger's or Celery's own, nor one that it has seen at another
-    logger already.
+    A record from outside a job is not taken, nor one of Jobledger's or Celery's own, nor one that another logger has
+    passed on already.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -52,7 +52,8 @@ class JobLogHandler(logging.Handler):
 
     def _text_of(self, record: logging.LogRecord) -> str:
         try:
-            return self.format(record)
+            # Formatting as a handler does it costs twice as much, and only an error needs it.
+            return self.format(record) if record.exc_info or record.stack_info else record.getMessage()
         except SoftTimeLimitExceeded:
             # Not the record's: a signal's handler raised it here, and it is meant for the job.
             raise

@@ -87,15 +87,16 @@ class JobRecorder:
             self._journal.close()
             self._journal = self._new_journal()
 
-    def record(self, event: JobEvent) -> None:
-        """Write one event to the journal."""
-        self._journal.append(event)
+    def record(self, event: JobEvent) -> bool:
+        """Write one event to the journal; return whether it is there."""
+        is_written = self._journal.append(event)
         if self._link is None and not self._in_pool:
             self._start_link()
+        return is_written
 
-    def note(self, kind: EventKind, key: RunKey, source: str, *, at: datetime | None = None, **fields: Any) -> None:
-        """Record what this process sees of one attempt, now unless another moment is given."""
-        self.record(
+    def note(self, kind: EventKind, key: RunKey, source: str, *, at: datetime | None = None, **fields: Any) -> bool:
+        """Record what this process sees of one attempt, now unless another moment is given; return as ``record``."""
+        return self.record(
             JobEvent(
                 kind=kind,
                 job_id=key.job_id,

@@ -36,7 +36,8 @@ class Run:
         self.request = request
         self.slot = slot
         self.grace = grace
-        self.killed = False
+        #: Why the node killed its process; unset while it did not.
+        self.killed: str | None = None
 
     @property
     def state(self) -> RunState:

@@ -104,7 +104,10 @@ class SignalHandlers:
                 sender, lambda: message.body_of_publish(sender, body, headers, *_destination(**message_facts)), headers
             )
         key = key_of(headers["id"], headers)
-        self._recorder.note(EventKind.PUBLISHING, key, "before_task_publish", facts=facts, snapshot=snapshot)
+        is_noted = self._recorder.note(EventKind.PUBLISHING, key, "before_task_publish", facts=facts, snapshot=snapshot)
+        if not is_noted:
+            # This disk is full: whoever takes the message is to record the job.
+            headers[HEADER] = message.header_value(header)
 
     def _give_priority(self, properties: dict[str, Any] | None = None, **_: Any) -> None:
         """Celery's default priority reaches only what it sends by a task of its own; the rest Redis serves first."""
@@ -138,9 +141,7 @@ class SignalHandlers:
         except (ValueError, TypeError, msgspec.DecodeError) as error:
             problem = f"its arguments are not JSON ({type(error).__name__})"
             grace = message.read_header(headers).grace
-            return JobFacts(
-                task=task, snapshot_problem=problem, cancel_grace=grace, **message.labels_of(headers)
-            ), None
+            return JobFacts(task=task, snapshot_problem=problem, cancel_grace=grace, **message.labels_of(headers)), None
         sealed = message.seal(body, self._vault(), self._recorder.settings.payload_limit)
         return message.facts_of(body, headers, sealed.problem), sealed.snapshot
 
@@ -152,9 +153,7 @@ class SignalHandlers:
         header = message.read_header(request.request_dict)
         if header.known:
             return
-        facts, snapshot = self._capture(
-            request.name, lambda: message.body_of_delivery(request), request.request_dict
-        )
+        facts, snapshot = self._capture(request.name, lambda: message.body_of_delivery(request), request.request_dict)
         self._recorder.note(
             EventKind.RECEIVED,
             key_of(request.id, request.request_dict),
@@ -187,13 +186,9 @@ class SignalHandlers:
                 error_message="It was not started before it expired",
             )
         elif terminated:
-            self._end_from_main(
-                key,
-                Evidence.DEATH,
-                JobStatus.CANCELLED,
-                "task_revoked",
-                detail=f"its process was killed ({signum})",
-            )
+            run = node.run_of(key.job_id) if node is not None else None
+            detail = (run.killed if run is not None else None) or f"its process was killed ({signum})"
+            self._end_from_main(key, Evidence.DEATH, JobStatus.CANCELLED, "task_revoked", detail=detail)
         else:
             self._end_from_main(
                 key, Evidence.VERDICT, JobStatus.CANCELLED, "task_revoked", detail="revoked before it started"
@@ -328,8 +323,7 @@ class SignalHandlers:
         run = node.run_of(task_id) if node is not None else None
         key = run.key if run is not None else _key_of_context(task.request, task_id)
         if run is not None and run.killed and isinstance(error, (WorkerLostError, Terminated)):
-            detail = "its process was killed"
-            self._end_from_main(key, Evidence.DEATH, JobStatus.CANCELLED, "task_failure", detail=detail)
+            self._end_from_main(key, Evidence.DEATH, JobStatus.CANCELLED, "task_failure", detail=run.killed)
             return
         evidence, kind = _seen_from_main(error)
         self._end_from_main(key, evidence, JobStatus.FAILED, "task_failure", **error_fields(error, kind, stack))

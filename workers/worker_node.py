@@ -219,7 +219,7 @@ class WorkerNode:
         self._cancelled_on_the_way.discard(request.id)
         run = self._runs.of_job(request.id)
         if run is not None:
-            self._force(run)
+            self._force(run, "cancelled on its way to a process, which was killed")
 
     def ended(self, request: Any) -> Run | None:
         """The main process knows that a run has ended, and its end is recorded."""
@@ -297,7 +297,8 @@ class WorkerNode:
         self._note(EventKind.CANCEL_DELIVERED, run.key, run.run_id, text=obstacle)
         if run.state is RunState.STARTED:
             grace = self._settings.cancel_grace if run.grace is None else run.grace
-            self._worker.timer.call_after(grace, self._force, (run,))
+            why = f"told to stop, it did not within {grace:g} s, so its process was killed"
+            self._worker.timer.call_after(grace, self._force, (run, why))
         else:
             self._cancelled_on_the_way.add(job_id)
 
@@ -305,13 +306,13 @@ class WorkerNode:
     def _can_kill(self) -> bool:
         return self.pool_name == "prefork"
 
-    def _force(self, run: Run) -> None:
+    def _force(self, run: Run, why: str) -> None:
         """Kill the process of a run, only while it still runs it."""
         pid = run.request.worker_pid
         if not self._can_kill or run.killed or not pid or not self._runs.is_in(run, pid):
             return
-        run.killed = True
         number = signal.SIGKILL if self._settings.cancel_signal == "KILL" else signal.SIGTERM
+        run.killed = f"{why} ({number.name})"
         logger.warning("Job %s did not stop in time; process %d gets %s", run.key.job_id, pid, number.name)
         self._worker.pool.terminate_job(pid, number)
         self._reap(run, _REAPS)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from ...errors import InvalidJob, JobActionNotAllowed
+from ...history.redaction import redact_text
 from .connection import acting_service, actor
 from .exit_codes import ExitCode
 from .output import note, print_json, say
@@ -29,6 +31,12 @@ QueueFlag = Annotated[
     str | None, typer.Option("--queue", metavar="NAME", help="The queue; the task's own unless named.")
 ]
 TagFlag = Annotated[list[str] | None, typer.Option("--tag", metavar="WORD", help="A word to find it by; repeatable.")]
+GroupFlag = Annotated[
+    str | None, typer.Option("--group", metavar="NAME", help="A name that it shares with other jobs.")
+]
+MetaFlag = Annotated[
+    list[str] | None, typer.Option("--meta", metavar="KEY=VALUE", help="A text to keep with it; repeatable.")
+]
 IdFlag = Annotated[
     str | None, typer.Option("--id", metavar="ID", help="An id of your own: letters, digits and . _ : -")
 ]
@@ -54,6 +62,8 @@ def submit(
     priority: PriorityFlag = None,
     queue: QueueFlag = None,
     tag: TagFlag = None,
+    group: GroupFlag = None,
+    meta: MetaFlag = None,
     job_id: IdFlag = None,
     time_limit: TimeLimitFlag = None,
     cancel_grace: GraceFlag = None,
@@ -65,17 +75,16 @@ def submit(
     not fit (unknown task, arguments that are not JSON, too large) is refused before anything is written.
 
     \b
-    jobledger submit shop.ship --args '[1001, 1002]' --priority high
-    jobledger submit shop.report --kwargs '{"month": "2026-10"}' --tag monthly --time-limit 600
+    jobledger submit shop.ship --args '[[1001, 1002]]' --priority high
+    jobledger submit shop.report --kwargs '{"month": "2026-10"}' --tag monthly --meta customer=acme
+    jobledger submit shop.close_books --group october --time-limit 600
     jobledger submit shop.load --args @orders.json --json
     """
     arguments, named = _json(args, "args"), _json(kwargs, "kwargs")
-    options = _options(
-        priority=priority, queue=queue, tag=tag, job_id=job_id, time_limit=time_limit, cancel_grace=cancel_grace
-    )
+    options = _options(priority, queue, job_id, time_limit, cancel_grace) | _labels(tag, group, meta)
     with acting_service() as service:
         submitted = service.submit(task, arguments, named, **options)
-    _tell_submitted(submitted, as_json)
+        _tell_submitted(service, submitted, as_json)
 
 
 def submit_pipeline(
@@ -86,6 +95,8 @@ def submit_pipeline(
     priority: PriorityFlag = None,
     queue: QueueFlag = None,
     tag: TagFlag = None,
+    group: GroupFlag = None,
+    meta: MetaFlag = None,
     job_id: IdFlag = None,
     time_limit: TimeLimitFlag = None,
     cancel_grace: GraceFlag = None,
@@ -100,14 +111,12 @@ def submit_pipeline(
     jobledger submit-pipeline postcards.toml --tag holiday --json
     """
     config = _pipeline(file)
-    options = _options(
-        priority=priority, queue=queue, tag=tag, job_id=job_id, time_limit=time_limit, cancel_grace=cancel_grace
-    )
+    options = _options(priority, queue, job_id, time_limit, cancel_grace) | _labels(tag, group, meta)
     if priority is None:
         del options["priority"]
     with acting_service() as service:
         submitted = service.submit_pipeline_job(config, **options)
-    _tell_submitted(submitted, as_json)
+        _tell_submitted(service, submitted, as_json)
 
 
 def cancel(
@@ -165,10 +174,8 @@ def retry(
 
 
 def _options(
-    *,
     priority: str | None,
     queue: str | None,
-    tag: list[str] | None,
     job_id: str | None,
     time_limit: float | None,
     cancel_grace: float | None,
@@ -176,11 +183,24 @@ def _options(
     return {
         "priority": int(priority) if priority is not None and priority.isdecimal() else priority,
         "queue": queue,
-        "tags": tag or (),
         "job_id": job_id,
         "time_limit": time_limit,
         "cancel_grace": cancel_grace,
     }
+
+
+def _labels(tags: list[str] | None, group: str | None, items: list[str] | None) -> dict[str, Any]:
+    return {"tags": tags or (), "group_id": group, "metadata": _metadata(items or ())}
+
+
+def _metadata(items: Iterable[str]) -> dict[str, str]:
+    metadata: dict[str, str] = {}
+    for item in items:
+        key, value = _pair(item, "--meta")
+        if key in metadata:
+            raise InvalidJob("--meta", f"{key[:100]!r} is given twice")
+        metadata[key] = value
+    return metadata
 
 
 def _json(text: str, field: str) -> Any:
@@ -222,20 +242,27 @@ def _pipeline(path: Path) -> Any:
 
 
 def _change(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise InvalidJob("--set", f"{text[:100]!r} is not of the form KEY=VALUE")
+    key, value = _pair(text, "--set")
     try:
         return key, json.loads(value)
     except ValueError:
         return key, value
 
 
-def _tell_submitted(job_id: str, as_json: bool) -> None:
+def _pair(text: str, flag: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InvalidJob(flag, f"{redact_text(text)[:100]!r} is not of the form KEY=VALUE")
+    return key, value
+
+
+def _tell_submitted(service: JobHistoryService, job_id: str, as_json: bool) -> None:
     if as_json:
         print_json({"job_id": job_id})
     else:
         say(f"Job {job_id} is queued. See it by: jobledger show {job_id}")
+    if not service.nodes_for(job_id):
+        note("No running worker of this ledger serves its queue; start one: jobledger up, or jobledger worker")
 
 
 def _wait_for_proof(service: JobHistoryService, outcome: CancelOutcome, seconds: float) -> CancelOutcome:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from .flags import current_settings
 
 if TYPE_CHECKING:
+    from ...history.job_history_store import JobHistoryStore
     from ...settings import Settings
     from ..job_history_service import JobHistoryService
 
@@ -23,12 +24,13 @@ def reading_service(wait: float = ONE_SHOT_WAIT) -> Iterator[JobHistoryService]:
     """Give a service that starts nothing: without a running broker the live facts are unknown.
 
     Raises:
-        SettingsError, HistoryUnavailable: when a setting is wrong, or the ledger does not answer.
+        SettingsError, HistoryUnavailable: when a setting is wrong, or the ledger is not there or does not answer.
     """
     from ..application import broker_if_running
+    from ..ledger import open_existing_ledger
 
     settings, runs = broker_if_running(current_settings())
-    with closing(_service(settings, wait if runs else 0.0)) as service:
+    with closing(_service(settings, wait if runs else 0.0, open_existing_ledger)) as service:
         yield service
 
 
@@ -40,16 +42,17 @@ def acting_service() -> Iterator[JobHistoryService]:
         SettingsError, BrokerUnavailable, HistoryUnavailable: when it cannot be connected.
     """
     from ..application import broker_of
+    from ..ledger import open_ledger
 
-    with broker_of(current_settings()) as settings, closing(_service(settings, 0.0)) as service:
+    with broker_of(current_settings()) as settings, closing(_service(settings, 0.0, open_ledger)) as service:
         yield service
 
 
-def _service(settings: Settings, wait: float) -> JobHistoryService:
+def _service(settings: Settings, wait: float, open_store: Callable[[Settings], JobHistoryStore]) -> JobHistoryService:
     from ..application import load_application
     from ..job_history_service import JobHistoryService
 
-    return JobHistoryService.connect(load_application(settings), wait=wait)
+    return JobHistoryService.connect(load_application(settings), wait=wait, open_store=open_store)
 
 
 def actor() -> str:

@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
     NOT_FOUND = 3
     #: Not possible in the job's status, actions are disabled, or the job's arguments were not kept.
     NOT_ALLOWED = 4
-    #: The broker or the ledger does not answer.
+    #: The broker or the ledger does not answer, or the ledger's schema does not fit.
     UNAVAILABLE = 5
     #: Ended by Ctrl-C.
     INTERRUPTED = 130

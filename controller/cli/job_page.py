@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -21,18 +21,37 @@ if TYPE_CHECKING:
     from ..job_view import JobViewModel
 
 
-def job_json(job: JobViewModel, events: Sequence[RecordedEvent], log: Sequence[RecordedEvent]) -> dict[str, Any]:
-    """Return the page as JSON's own types: the job's view, its events and its log."""
+_LEVEL_STYLES: Final = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
+
+
+def job_json(
+    job: JobViewModel,
+    events: Sequence[RecordedEvent],
+    log: Sequence[RecordedEvent],
+    retries: Sequence[JobViewModel],
+) -> dict[str, Any]:
+    """Return the page as JSON's own types: the job's view, its events, its log and its later retries."""
     fields: dict[str, Any] = msgspec.to_builtins(job)
     fields["events"] = [
         {"seq": recorded.seq, "recorded_at": recorded.recorded_at, **msgspec.to_builtins(recorded.event)}
         for recorded in events
     ]
-    fields["log"] = [{"at": recorded.event.at, "text": recorded.event.text} for recorded in log]
+    fields["log"] = [
+        {"at": recorded.event.at, "level": recorded.event.level, "text": recorded.event.text} for recorded in log
+    ]
+    fields["later_retries"] = [
+        {"job_id": later.job_id, "status": later.status, "retry_of": later.retry_of, "created_at": later.created_at}
+        for later in retries
+    ]
     return fields
 
 
-def job_page(job: JobViewModel, events: Sequence[RecordedEvent], log: Sequence[RecordedEvent]) -> RenderableType:
+def job_page(
+    job: JobViewModel,
+    events: Sequence[RecordedEvent],
+    log: Sequence[RecordedEvent],
+    retries: Sequence[JobViewModel],
+) -> RenderableType:
     """Return the page."""
     from rich.console import Group
     from rich.text import Text
@@ -40,7 +59,7 @@ def job_page(job: JobViewModel, events: Sequence[RecordedEvent], log: Sequence[R
     parts: list[Text | Table] = [
         *_headline(job),
         Text(),
-        _facts_table(job),
+        _facts_table(job, retries),
         *_traceback(events),
         Text(),
         _events_table(events),
@@ -59,18 +78,25 @@ def _headline(job: JobViewModel) -> Iterator[Text]:
 
 def _reasons(job: JobViewModel) -> list[str]:
     failure = f"{job.failure_kind}: {job.last_error or ''}" if job.failure_kind else job.last_error
-    reasons = [failure, job.end_detail, job.cancel_state, job.live_note]
+    reasons = [_cancel(job), failure, job.end_detail, job.cancel_state, job.live_note]
     return list(dict.fromkeys(one_line(reason) for reason in reasons if reason))
 
 
-def _facts_table(job: JobViewModel) -> Table:
+def _cancel(job: JobViewModel) -> str | None:
+    if job.cancel_requested_at is None:
+        return None
+    asked = f"cancel asked by {job.cancel_actor or 'somebody'} at {local_time(job.cancel_requested_at)}"
+    return f"{asked}: {job.cancel_reason}" if job.cancel_reason else f"{asked}, without a reason"
+
+
+def _facts_table(job: JobViewModel, retries: Sequence[JobViewModel]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in _facts(job):
+    for name, value in (*_facts(job), *(("later retry", f"{later.job_id} {later.status}") for later in retries)):
         if value:
             table.add_row(name, Text(one_line(value)))
     return table
@@ -83,6 +109,8 @@ def _facts(job: JobViewModel) -> list[tuple[str, str | None]]:
         ("priority", f"{job.priority_name} ({job.priority})" if job.priority is not None else None),
         ("queue", job.queue),
         ("tags", ", ".join(job.tags)),
+        ("group", job.group_id),
+        ("metadata", ", ".join(f"{key}={value}" for key, value in job.metadata.items())),
         ("created", local_time(job.created_at)),
         ("started", local_time(job.started_at) if job.started_at else None),
         ("ended", local_time(job.completed_at) if job.completed_at else None),
@@ -94,7 +122,6 @@ def _facts(job: JobViewModel) -> list[tuple[str, str | None]]:
         ("result", job.result_ref),
         ("retry of", job.retry_of),
         ("first of family", job.root_id if job.root_id != job.retry_of else None),
-        ("cancel asked", local_time(job.cancel_requested_at) if job.cancel_requested_at else None),
         ("known from", _source(job)),
         ("cancel", _possible("cancel", job.can_cancel, job.cancel_refusal, job)),
         ("retry", _possible("retry", job.can_retry, job.retry_refusal, job)),
@@ -162,4 +189,7 @@ def _log(log: Sequence[RecordedEvent]) -> Iterator[Text]:
     if log:
         yield Text("\nLOG", style="bold")
     for recorded in log:
-        yield Text(f"{_clock(recorded.event)}  {shown(recorded.event.text or '')}")
+        event = recorded.event
+        level = one_line(event.level) or "-"
+        line = Text.assemble(_clock(event), "  ", (f"{level:<8}", _LEVEL_STYLES.get(level, "dim")), "  ")
+        yield line.append(shown(event.text or ""))

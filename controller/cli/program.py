@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from ...errors import JobledgerError
-from . import acting, reading, running, upkeep
+from . import acting, counting, exporting, journal, pruning, reading, running, upkeep
 from .exit_codes import ExitCode, code_of
 from .flags import with_settings
 from .help import help_of
@@ -77,9 +77,14 @@ _add(_JOBS, "submit-pipeline", acting.submit_pipeline)
 _add(_JOBS, "jobs", reading.jobs)
 _add(_JOBS, "show", reading.show)
 _add(_JOBS, "watch", reading.watch)
+_add(_JOBS, "stats", counting.stats)
+_add(_JOBS, "failures", counting.failures)
 _add(_JOBS, "cancel", acting.cancel)
 _add(_JOBS, "retry", acting.retry)
+_add(_JOBS, "export", exporting.export)
 _add(_UPKEEP, "doctor", upkeep.doctor)
+_add(_UPKEEP, "prune", pruning.prune)
+program.add_typer(journal.journal, name="journal", rich_help_panel=_UPKEEP)
 program.add_typer(upkeep.db, name="db", rich_help_panel=_UPKEEP)
 program.add_typer(upkeep.token, name="token", rich_help_panel=_UPKEEP)
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from ...errors import InvalidJob
+from ...history.event_batch import LOG_LINES
 from ...history.job import JobStatus
 from .acting import JobId, JsonFlag
 from .connection import reading_service
 from .job_page import job_json, job_page
 from .job_table import job_table, progress, what
-from .output import console, is_interactive, note, print_json, say
+from .output import console, is_interactive, local_time, note, one_line, print_json, say
 from .output import show as show_table
 
 if TYPE_CHECKING:
@@ -73,21 +74,29 @@ def jobs(
         note(f"There are more: --cursor {page.next_cursor}")
 
 
-def show(job_id: JobId, as_json: JsonFlag = False) -> None:
+def show(
+    job_id: JobId,
+    log_lines: Annotated[
+        int, typer.Option("--log", metavar="N", min=0, max=LOG_LINES, help="How many of the newest lines of its log.")
+    ] = 200,
+    as_json: JsonFlag = False,
+) -> None:
     """Show everything about one job: why it ended as it did, its facts, its events with their evidence, its log.
 
     \b
     jobledger show 019a8b3e-6c1f-7d20-9a31-5f0e2b7c4d11
+    jobledger show 019a8b3e-6c1f-7d20-9a31-5f0e2b7c4d11 --log 20
     jobledger show 019a8b3e-6c1f-7d20-9a31-5f0e2b7c4d11 --json
     """
     with reading_service() as service:
         job = service.get_job(job_id)
         events = service.get_job_events(job_id) if job.live_source != "foreign" else []
-        log = service.get_job_log(job_id)
+        log = service.get_job_log(job_id, log_lines) if log_lines else []
+        retries = service.later_retries(job_id)
     if as_json:
-        print_json(job_json(job, events, log))
+        print_json(job_json(job, events, log, retries))
     else:
-        show_table(job_page(job, events, log))
+        show_table(job_page(job, events, log, retries))
 
 
 def watch(
@@ -106,8 +115,7 @@ def watch(
         if job_id is not None:
             _watch_job(service, job_id, as_json)
         else:
-            with contextlib.suppress(KeyboardInterrupt):
-                _watch_jobs(service, as_json)
+            _watch_jobs(service, as_json)
 
 
 def _watch_job(service: JobHistoryService, job_id: str, as_json: bool) -> None:
@@ -152,8 +160,16 @@ class _Changes:
         state = (job.status, job.attempt, job.cancel_state, progress(job), job.worker_id)
         if self._told.get(job.job_id) == state:
             return
+        is_news = job.job_id in self._told
         self._told[job.job_id] = state
         if self._as_json:
             print_json(job, indent=0)
-        else:
-            say(f"{time.strftime('%H:%M:%S')}  {job.job_id}  {job.status:<9}  {what(job)}".rstrip())
+            return
+        task = one_line(job.task) or "?"
+        say(f"{_moment(job, is_news)}  {job.job_id}  {job.status:<9}  {task}  {what(job)}".rstrip())
+
+
+def _moment(job: JobViewModel, is_news: bool) -> str:
+    """When it became what it is; the present for what is only seen now."""
+    known = job.completed_at or (None if is_news else job.started_at or job.created_at)
+    return local_time(known or datetime.now(UTC))

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from ...errors import JobledgerError
 from ...history.redaction import hide_password
 from .acting import JsonFlag
-from .exit_codes import ExitCode
+from .exit_codes import ExitCode, code_of
 from .flags import current_settings, with_settings
 from .help import help_of
 from .output import one_line, print_json, say, show
@@ -16,6 +17,7 @@ from .output import one_line, print_json, say, show
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ...history.schema_version import SchemaVersion, Upgrade
     from ..doctor import Finding
 
 _STYLES: Final = {"ok": "green", "note": "yellow", "serious": "bold red"}
@@ -37,7 +39,13 @@ def doctor(
     """
     from ..doctor import examine
 
-    findings = examine(current_settings())
+    try:
+        findings = examine(current_settings())
+    except JobledgerError as error:
+        if not as_json:
+            raise
+        print_json({"healthy": False, "error": str(error), "findings": []})
+        return code_of(error)
     if as_json:
         print_json({"healthy": not any(f.severity == "serious" for f in findings), "findings": findings})
     else:
@@ -62,7 +70,7 @@ def _table(findings: list[Finding]) -> Table:
 
 
 def check(as_json: JsonFlag = False) -> int:
-    """Say how the ledger's schema fits this version; exit code 5 says that it does not.
+    """Say which schema the ledger has, and what to do when it does not fit; exit code 5 says that it is not current.
 
     \b
     jobledger db check
@@ -71,60 +79,103 @@ def check(as_json: JsonFlag = False) -> int:
     from ...history import schema_version
 
     url = current_settings().ledger_url
-    state = schema_version.check(url)
-    remedies = {
-        "empty": "there is no ledger yet; the first use makes one",
-        "current": "it fits this version",
-        "older": "stop what writes to it, and run: jobledger db upgrade",
-        "newer": "a newer Jobledger wrote it; install that version here",
-        "unstamped": "it has tables of these names without a version; see: jobledger db stamp --help",
-    }
+    found = schema_version.check(url)
     if as_json:
-        print_json({"ledger": hide_password(url), "schema": state, "fits": state in ("empty", "current")})
+        print_json(
+            {
+                "ledger": hide_password(url),
+                "schema": found.state,
+                "revision": found.revision,
+                "newest": schema_version.REVISIONS[-1],
+            }
+        )
     else:
-        say(f"{hide_password(url)}: {state}; {remedies[state]}.")
-    return ExitCode.DONE if state in ("empty", "current") else ExitCode.UNAVAILABLE
+        say(f"{hide_password(url)}: {found.state}{_in_brackets(found.revision)}; {_remedy(found, url)}.")
+    return ExitCode.DONE if found.state is schema_version.SchemaState.CURRENT else ExitCode.UNAVAILABLE
+
+
+def _remedy(found: SchemaVersion, url: str) -> str:
+    from ...history.schema_version import REVISIONS, SchemaState, upgrade_advice
+
+    match found.state:
+        case SchemaState.EMPTY:
+            return "there is no ledger yet; `jobledger db upgrade` makes one, and so does the first use"
+        case SchemaState.CURRENT:
+            return "it fits this version"
+        case SchemaState.OLDER:
+            return f"this version needs {REVISIONS[-1]}: {upgrade_advice(url)}"
+        case SchemaState.NEWER:
+            return (
+                f"a newer Jobledger wrote it, and this one knows none after {REVISIONS[-1]}; install that version here"
+            )
+        case SchemaState.UNSTAMPED:
+            return "it has tables of these names without a version; see `jobledger db stamp --help`"
+
+
+def _in_brackets(revision: str | None) -> str:
+    return f" ({revision})" if revision else ""
 
 
 def upgrade(as_json: JsonFlag = False) -> None:
     """Bring the ledger to this version's schema, in one transaction; an empty database gets it.
 
+    Stop what writes to the ledger first. After an error everything is as it was. Of two that run at once, one waits.
+
     \b
     jobledger db upgrade
+    jobledger db upgrade --history-url sqlite:////srv/jobs/ledger.db
     """
     from ...history import schema_version
 
     url = current_settings().ledger_url
-    before = schema_version.upgrade(url)
+    done = schema_version.upgrade(url)
     if as_json:
-        print_json({"ledger": hide_password(url), "before": before, "schema": "current"})
+        print_json(
+            {
+                "ledger": hide_password(url),
+                "before": done.before.state,
+                "from": done.before.revision,
+                "to": schema_version.REVISIONS[-1],
+                "applied": done.applied,
+            }
+        )
     else:
-        say(f"{hide_password(url)}: {before} before, current now.")
+        say(f"{hide_password(url)}: {_what_was_done(done)}.")
+
+
+def _what_was_done(done: Upgrade) -> str:
+    if not done.applied:
+        return f"current before ({done.before.revision}), nothing to do"
+    if done.before.revision is None:
+        return f"empty before, made with schema {done.applied[-1]}"
+    return f"upgraded from {done.before.revision} to {done.applied[-1]}"
 
 
 def stamp(
     revision: Annotated[
-        str | None, typer.Argument(metavar="[REVISION]", help="The newest unless named.", show_default=False)
+        str | None,
+        typer.Argument(metavar="[REVISION]", help="The one that you expect; refused if it is not.", show_default=False),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Declare which schema the ledger has: only for tables that were restored without their version.
+    """Write down which schema the ledger has, as recognised by its tables: after a restore without the version.
+
+    Tables that are not exactly those of one version are refused, with the difference.
 
     \b
     jobledger db stamp
     jobledger db stamp 0001
     """
-    from ...history import schema_version
+    from ...history import schema_stamp, schema_version
 
     url = current_settings().ledger_url
-    wanted = revision or schema_version.REVISIONS[-1]
-    if wanted not in schema_version.REVISIONS:
-        raise typer.BadParameter(f"{wanted!r} is no schema version; known: {', '.join(schema_version.REVISIONS)}")
-    schema_version.stamp(url, wanted)
+    if revision is not None and revision not in schema_version.REVISIONS:
+        raise typer.BadParameter(f"{revision!r} is no schema version; known: {', '.join(schema_version.REVISIONS)}")
+    recognised = schema_stamp.stamp(url, revision)
     if as_json:
-        print_json({"ledger": hide_password(url), "revision": wanted})
+        print_json({"ledger": hide_password(url), "revision": recognised})
     else:
-        say(f"{hide_password(url)}: stamped as {wanted}.")
+        say(f"{hide_password(url)}: stamped as {recognised}.")
 
 
 def key(as_json: JsonFlag = False) -> None:

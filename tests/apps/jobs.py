@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -11,10 +12,14 @@ from typing import Any
 
 import jobledger
 from celery import Celery
+from celery.utils.log import get_task_logger
 from jobledger.settings import Settings
 
 #: Seconds after which a waiting job gives up, so that a failed test leaves nothing behind.
 PATIENCE = 60
+
+task_logger = get_task_logger("jobs_of_a_user")
+own_logger = logging.getLogger("library_of_a_user")
 
 
 def make_app(settings: Settings | None = None) -> Celery:
@@ -29,7 +34,8 @@ def make_app(settings: Settings | None = None) -> Celery:
         app.conf.worker_disable_prefetch = False
         app.conf.worker_prefetch_multiplier = int(os.environ["JOBS_PREFETCH"])
     jobledger.install(app, settings)
-    for function in (add, echo, nap, polite, wait_for, boom, leave, die, foreign_result, flaky, note, chatter):
+    plain = (add, echo, nap, polite, wait_for, boom, leave, die, foreign_result, flaky, note, chatter, confide, flood)
+    for function in plain:
         app.task(name=f"jobs.{function.__name__}", bind=function is flaky, shared=False)(function)
     return app
 
@@ -108,6 +114,28 @@ def chatter(lines: int) -> None:
     for number in range(lines):
         job.log(f"line {number}")
         job.progress(number + 1, lines, f"step {number + 1}")
+
+
+def confide() -> None:
+    """Say something on every way that there is."""
+    task_logger.info("by the task logger, with %s", "redis://:hunter2@cache/0")
+    task_logger.debug("too quiet")
+    own_logger.warning("by a logger of its own")
+    print("by print")
+    try:
+        raise ValueError("inner")
+    except ValueError:
+        task_logger.exception("by an exception")
+    task_logger.info("%d arguments are missing in %d")
+    jobledger.current_job().log("by the job itself", "WARNING")
+
+
+def flood(lines: int) -> float:
+    """Return how many seconds it took to log so many lines."""
+    started = time.perf_counter()
+    for number in range(lines):
+        task_logger.info("line %d", number)
+    return time.perf_counter() - started
 
 
 if os.environ.get("JOBLEDGER_DATA_DIR"):

@@ -14,12 +14,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jobledger.history.event import EventKind
 from jobledger.history.job import JobStatus
+from jobledger.history.schema_version import REVISIONS
+
+from ..history.raw_database import load_old_ledger
 
 PROGRAM = Path(sys.executable).with_name("jobledger")
 ROOT = Path(__file__).parents[2]
@@ -73,11 +77,13 @@ def refusal(result: subprocess.CompletedProcess[str], code: int) -> str:
 
 def test_a_submitted_job_is_listed_shown_and_runs(site: Any, run: Run) -> None:
     words = ("--args", "[2, 3]", "--priority", "high", "--tag", "sums", "--id", "my.job:1", "--cancel-grace", "3")
-    assert data(run("submit", "jobs.add", *words, "--json")) == {"job_id": "my.job:1"}
+    labels = ("--group", "october", "--meta", "customer=acme", "--meta", "formula=a=b")
+    assert data(run("submit", "jobs.add", *words, *labels, "--json")) == {"job_id": "my.job:1"}
 
     [listed] = data(run("jobs", "--json"))["jobs"]
     assert (listed["job_id"], listed["status"], listed["task"]) == ("my.job:1", "QUEUED", "jobs.add")
     assert (listed["priority_name"], listed["tags"], listed["payload_summary"]) == ("high", ["sums"], "2, 3")
+    assert (listed["group_id"], listed["metadata"]) == ("october", {"customer": "acme", "formula": "a=b"})
     site.start_worker()
     site.wait_for_end("my.job:1")
     shown = data(run("show", "my.job:1", "--json"))
@@ -85,6 +91,8 @@ def test_a_submitted_job_is_listed_shown_and_runs(site: Any, run: Run) -> None:
     assert [event["kind"] for event in shown["events"]] == ["submitted", "handed_over", "started", "ended"]
     assert shown["events"][-1]["end"]["status"] == "COMPLETED"
     assert shown["log"] == []
+    page = run("show", "my.job:1").stdout
+    assert re.search(r"tags +sums\ngroup +october\nmetadata +customer=acme, formula=a=b\n", page), page
 
 
 def test_what_people_read_says_the_same(site: Any, run: Run) -> None:
@@ -110,10 +118,12 @@ def test_a_jobs_log_and_progress_are_shown(site: Any, run: Run) -> None:
     site.wait_for_end(job_id)
 
     shown = data(run("show", job_id, "--json"))
-    assert [line["text"] for line in shown["log"]] == ["line 0", "line 1", "line 2"]
+    assert [(line["level"], line["text"]) for line in shown["log"]] == [("INFO", f"line {n}") for n in range(3)]
     page = run("show", job_id).stdout
     assert "3 of 3 (step 3)" in page
-    assert re.search(r"LOG\n\S+  line 0\n\S+  line 1", page)
+    assert re.search(r"LOG\n\S+  INFO      line 0\n\S+  INFO      line 1", page)
+    assert [line["text"] for line in data(run("show", job_id, "--log", "2", "--json"))["log"]] == ["line 1", "line 2"]
+    assert "LOG" not in run("show", job_id, "--log", "0").stdout
 
 
 def test_arguments_come_from_a_file_and_from_standard_input(site: Any, run: Run, tmp_path: Path) -> None:
@@ -178,7 +188,11 @@ def test_a_queued_job_is_cancelled_with_its_reason_and_the_users_name(site: Any,
 
     assert outcome == {"job_id": job_id, "status": "CANCELLED", "waiting_for": None}
     entry = site.store.get_job(job_id)
-    assert (entry.cancel_actor, entry.cancel_reason) == (pwd.getpwuid(os.getuid()).pw_name, "typo")
+    user = pwd.getpwuid(os.getuid()).pw_name
+    assert (entry.cancel_actor, entry.cancel_reason) == (user, "typo")
+    headline, first_reason = run("show", job_id).stdout.splitlines()[:2]
+    assert headline == "CANCELLED  jobs.add"
+    assert re.fullmatch(rf"cancel asked by {user} at [0-9: -]+: typo", first_reason)
 
 
 def test_a_cancel_waits_for_the_proof_without_any_leader(site: Any, run: Run) -> None:
@@ -223,6 +237,10 @@ def test_a_retry_repeats_a_job_exactly_or_with_the_changes(site: Any, run: Run) 
     assert json.loads(entry.end.result_ref)["kwargs"] == {"month": "november", "deep": {"a": [7]}}
     shown = data(run("show", changed["job_id"], "--json"))
     assert (shown["priority_name"], shown["retry_of"]) == ("high", job_id)
+    later = [(job["job_id"], job["retry_of"]) for job in data(run("show", job_id, "--json"))["later_retries"]]
+    assert later == [(changed["job_id"], job_id), (again["job_id"], job_id)]
+    assert re.search(rf"later retry +{again['job_id']} COMPLETED\n", run("show", job_id).stdout)
+    assert shown["later_retries"] == []
 
 
 def test_watch_follows_one_job_until_its_end(site: Any, run: Run) -> None:
@@ -233,7 +251,10 @@ def test_watch_follows_one_job_until_its_end(site: Any, run: Run) -> None:
 
     assert [line["job_id"] for line in lines] == [job_id] * len(lines)
     assert lines[-1]["status"] == "COMPLETED"
-    assert re.search(rf"{job_id}  COMPLETED  took 1.\d s", run("watch", job_id).stdout)
+    ended = site.store.get_job(job_id).completed_at.astimezone()
+    line = run("watch", job_id, TZ="").stdout
+    assert re.search(rf"{job_id}  COMPLETED  jobs.nap  took 1.\d s", line), line
+    assert f"{ended.astimezone(UTC):%Y-%m-%d %H:%M:%S}" in line, "an ended job has the moment of its end"
 
 
 def test_watch_shows_the_newest_jobs_on_a_terminal_until_ctrl_c(site: Any, eventually: Any) -> None:
@@ -254,11 +275,28 @@ def test_watch_shows_the_newest_jobs_on_a_terminal_until_ctrl_c(site: Any, event
         eventually(drawn)
         process.send_signal(signal.SIGINT)
         eventually(lambda: drawn() and process.poll() is not None)
-        assert process.returncode == 0
+        assert process.returncode == 130
     finally:
         process.kill()
         process.wait()
         os.close(terminal)
+
+
+def test_watch_elsewhere_than_on_a_terminal_ends_by_ctrl_c_with_code_130(site: Any) -> None:
+    job_id = site.controller.submit("jobs.add", [1, 2])
+    environment = site.environment_with(JOBLEDGER_APP="jobs:app")
+    process = subprocess.Popen(
+        [PROGRAM, "watch"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert f"{job_id}  QUEUED     jobs.add" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        assert (process.returncode, errors) == (130, "")
+    finally:
+        process.kill()
+        process.wait()
 
 
 # Everything down
@@ -277,6 +315,21 @@ def test_reading_needs_no_broker_and_starts_nothing(bare: Run, data_dir: Path) -
     assert not _processes_of(data_dir)
 
 
+def test_a_mistyped_directory_is_told_and_nothing_is_made_there(bare: Run, data_dir: Path) -> None:
+    for words in (("jobs",), ("show", UNKNOWN), ("watch",), ("watch", UNKNOWN)):
+        sentence = refusal(bare(*words, "--data-dir", str(data_dir / "mistyped")), 5)
+        assert f"There is no ledger at sqlite:///{data_dir / 'mistyped' / 'ledger.db'}" in sentence
+    assert list(data_dir.iterdir()) == []
+
+
+def test_a_submission_that_no_worker_will_take_says_so(site: Any, run: Run) -> None:
+    hint = "No running worker of this ledger serves its queue"
+    assert hint in run("submit", "jobs.echo").stderr
+    site.start_worker()
+    assert run("submit", "jobs.echo").stderr == ""
+    assert hint in run("submit", "jobs.echo", "--queue", "elsewhere").stderr
+
+
 def test_a_queued_job_is_cancelled_and_retried_with_everything_down(bare: Run, data_dir: Path) -> None:
     job_id = data(bare("submit-pipeline", str(ROOT / "examples" / "pipeline.json"), "--json"))["job_id"]
 
@@ -289,7 +342,10 @@ def test_a_queued_job_is_cancelled_and_retried_with_everything_down(bare: Run, d
 def test_an_unreachable_broker_or_ledger_is_code_5(run: Run, site: Any) -> None:
     job_id = site.controller.submit("jobs.add", [1, 2])
     away = {"JOBLEDGER_BROKER_URL": "redis://127.0.0.1:1/0"}
-    assert "does not answer" in refusal(run("submit", "jobs.add", "--args", "[1, 2]", **away), 5)
+    sentence = refusal(run("submit", "jobs.add", "--args", "[1, 2]", **away), 5)
+    assert re.search("127.0.0.1:1.* does not answer: .*[Rr]efused", sentence)
+    [unsent] = site.store.list_jobs(JobStatus.FAILED)
+    assert f"Job {unsent.job_id} was not sent and is recorded as FAILED" in sentence
     assert "recorded" in refusal(run("cancel", job_id, **away), 5)
     listed = data(run("jobs", "--json", **away))
     assert {job["status"] for job in listed["jobs"]} == {"QUEUED", "FAILED"}
@@ -317,6 +373,13 @@ def test_an_unreachable_broker_or_ledger_is_code_5(run: Run, site: Any) -> None:
         (("submit", "jobs.echo", "--id", "a b"), "job_id: must be 1 to 128 letters"),
         (("submit", "jobs.echo", "--queue", ""), "queue: must be 1 to 255"),
         (("submit", "jobs.echo", "--time-limit", "-1"), "time_limit: must be a number of seconds"),
+        (("submit", "jobs.echo", "--time-limit", "0"), "time_limit: must be more than 0 seconds"),
+        (("submit", "jobs.echo", "--meta", "customer"), "--meta: 'customer' is not of the form KEY=VALUE"),
+        (("submit", "jobs.echo", "--meta", "a=1", "--meta", "a=2"), "--meta: 'a' is given twice"),
+        (("submit", "jobs.echo", "--meta", "password=tea-time"), "metadata.password: looks like a secret"),
+        (("submit", "jobs.echo", "--tag", ""), "tags: must be 1 to 100 printable characters"),
+        (("submit", "jobs.echo", "--group", "x" * 300), "group_id: must be 1 to 255"),
+        (("show", UNKNOWN, "--log", "1001"), "--log"),
         (("submit", "jobs.echo", "--cancel-grace", "soon"), "--cancel-grace"),
         (("submit-pipeline", "nowhere.json"), "pipeline: the file nowhere.json cannot be read"),
         (("submit", "jobs.echo", "--nonsense"), "No such option: --nonsense"),
@@ -334,6 +397,7 @@ def test_an_unreachable_broker_or_ledger_is_code_5(run: Run, site: Any) -> None:
 def test_wrong_usage_is_one_sentence_and_code_2_and_changes_nothing(
     site: Any, run: Run, words: tuple[str, ...], told: str
 ) -> None:
+    assert site.store.list_jobs() == []
     assert re.search(told, refusal(run(*words), 2))
     assert site.store.list_jobs() == []
     assert site.redis.keys("*celery*") == []
@@ -392,7 +456,8 @@ def test_a_missing_picture_fails_with_its_name(
 
 @pytest.mark.parametrize("job_id", [UNKNOWN, "no such job", "x" * 5_000, "'; DROP TABLE jobs; --", "", "\udcff"])
 @pytest.mark.parametrize("command", ["show", "watch", "cancel", "retry"])
-def test_an_id_that_nobody_gave_out_is_code_3(run: Run, command: str, job_id: str) -> None:
+def test_an_id_that_nobody_gave_out_is_code_3(site: Any, run: Run, command: str, job_id: str) -> None:
+    site.store.check()
     sentence = refusal(run(command, job_id), 3)
     assert "No job has the id" in sentence
     assert len(sentence) < 300
@@ -433,6 +498,7 @@ def test_flags_go_over_the_environment_and_the_file_before_and_after_the_command
 ) -> None:
     site.controller.submit("jobs.add", [1, 1])
     empty = f"sqlite:///{data_dir / 'other.db'}"
+    run("db", "upgrade", "--history-url", empty)
     assert len(data(run("jobs", "--json"))["jobs"]) == 1
     for words in (("jobs", "--json", "--history-url", empty), ("--history-url", empty, "jobs", "--json")):
         assert data(run(*words))["jobs"] == []
@@ -452,16 +518,43 @@ def test_flags_go_over_the_environment_and_the_file_before_and_after_the_command
 
 
 def test_the_schema_is_checked_made_and_stamped(bare: Run, data_dir: Path) -> None:
-    assert data(bare("db", "check", "--json"))["schema"] == "empty"
+    ledger, newest = f"sqlite:///{data_dir / 'ledger.db'}", REVISIONS[-1]
+    missing = bare("db", "check")
+    assert missing.returncode == 5
+    assert missing.stdout.startswith(f"{ledger}: empty; there is no ledger yet; `jobledger db upgrade` makes one")
     assert not (data_dir / "ledger.db").exists(), "a check makes nothing"
-    assert data(bare("db", "upgrade", "--json"))["before"] == "empty"
+    assert bare("db", "upgrade").stdout == f"{ledger}: empty before, made with schema {newest}.\n"
     assert data(bare("db", "check", "--json")) == {
-        "ledger": f"sqlite:///{data_dir / 'ledger.db'}",
+        "ledger": ledger,
         "schema": "current",
-        "fits": True,
+        "revision": newest,
+        "newest": newest,
     }
-    assert data(bare("db", "stamp", "--json"))["revision"] == "0001"
-    assert "current" in bare("db", "check").stdout
+    assert bare("db", "upgrade").stdout == f"{ledger}: current before ({newest}), nothing to do.\n"
+    assert bare("db", "check").stdout == f"{ledger}: current ({newest}); it fits this version.\n"
+    assert data(bare("db", "stamp", "--json")) == {"ledger": ledger, "revision": newest}
+    assert bare("db", "stamp").stdout == f"{ledger}: stamped as {newest}.\n"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_an_old_ledger_is_named_with_the_command_that_upgrades_it(
+    bare: Run, data_dir: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{data_dir / 'ledger.db'}" if kind == "sqlite" else request.getfixturevalue("postgresql_url")
+    load_old_ledger(url, "0001")
+    found = bare("db", "check", "--history-url", url)
+    assert found.returncode == 5
+    assert f": older (0001); this version needs {REVISIONS[-1]}: stop what writes to it and run `" in found.stdout
+    assert "older schema, 0001" in refusal(bare("jobs", "--history-url", url), 5)
+    assert "those of 0001, not of" in refusal(bare("db", "stamp", REVISIONS[-1], "--history-url", url), 5)
+    assert data(bare("db", "upgrade", "--history-url", url, "--json")) == {
+        "ledger": url,
+        "before": "older",
+        "from": "0001",
+        "to": REVISIONS[-1],
+        "applied": list(REVISIONS[1:]),
+    }
+    assert len(data(bare("jobs", "--history-url", url, "--json"))["jobs"]) == 6
 
 
 def test_a_fresh_key_is_one_that_the_setting_takes(bare: Run) -> None:

@@ -12,11 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from jobledger.controller.doctor import Finding, Severity, examine
 from jobledger.controller.leadership import leading
+from jobledger.history.agent_link import ask_agent, start_agent
 from jobledger.history.job import JobStatus
+from jobledger.history.job_history_store import JournalOffset
+from jobledger.history.sql_store import SqlJobHistoryStore
 from jobledger.settings import Settings, load_settings
+from sqlalchemy import make_url
 
 PROGRAM = Path(sys.executable).with_name("jobledger")
 
@@ -148,11 +153,99 @@ def test_without_a_leader_what_waits_for_one_is_counted(site: Any, settings: Set
     assert "these wait for one: open cancels: 0, unfinished jobs of nodes that have ended: 1" in finding.what
 
 
-def test_holes_in_the_recording_are_named(site: Any, settings: Settings) -> None:
-    site.store.record_poison("some-journal", 10, b"{", "not JSON")
+def test_unreadable_lines_are_counted_and_it_is_said_what_to_do(site: Any, settings: Settings) -> None:
+    for number in range(5):
+        site.store.record_poison("some-journal", number, b"{", f"reason {number} password=hunter2")
     finding = one(settings, "recording")
     assert finding.severity is Severity.NOTE
-    assert "Journal some-journal: 0 events were not written (full disk), 1 lines cannot be read" in finding.what
+    assert "5 lines of journals cannot be read" in finding.what
+    assert "some-journal:4 (reason 4" in finding.what
+    assert "reason 1" not in finding.what
+    assert "hunter2" not in finding.what
+    assert "jobledger journal replay" in finding.remedy
+
+
+def test_events_that_were_never_written_are_counted_over_all_journals(site: Any, settings: Settings) -> None:
+    for number in range(30):
+        site.store.append([], JournalOffset(journal=f"journal-{number:02}", start=0, end=10, dropped=2))
+    finding = one(settings, "recording")
+    assert finding.severity is Severity.NOTE
+    assert "60 events of 30 journals were not written (full disk)" in finding.what
+    assert finding.what.count("journal-") == 3
+
+
+def test_a_broker_that_is_away_says_nothing_about_the_workers(site: Any) -> None:
+    site.store.check()
+    away = load_settings(data_dir=site.data_dir, broker_url="redis://127.0.0.1:1/0")
+    finding = one(away, "nodes")
+    assert finding.severity is Severity.NOTE
+    assert "cannot be said" in finding.what
+
+
+def test_a_leader_that_says_nothing_is_not_believed(site: Any, settings: Settings) -> None:
+    site.store.acquire_lease("leader", "somebody", 15.0)
+    assert one(settings, "leader").what == "One works."
+    site.store.acquire_lease("leader", "somebody", 9.0)
+    finding = one(settings, "leader")
+    assert finding.severity is Severity.NOTE
+    assert "has said nothing for 6 s" in finding.what
+
+
+def test_a_ledger_that_can_only_be_read_is_serious(site: Any, postgresql_url: str, open_ledger_at: Any) -> None:
+    settings = load_settings(data_dir=site.data_dir, broker_url=site.redis_url, history_url=postgresql_url)
+    open_ledger_at(postgresql_url)
+    assert one(settings, "ledger").severity is Severity.OK
+    name = make_url(postgresql_url).database
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    finding = one(settings, "ledger")
+    assert finding.severity is Severity.SERIOUS
+    assert "not written" in finding.what
+
+
+@pytest.fixture
+def open_ledger_at() -> Any:
+    """Make a ledger."""
+    return lambda url: SqlJobHistoryStore.open(url).close()
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a file system that nobody can write to, not even root."""
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    for arguments in (["-t", "tmpfs", "-o", "size=1m", "none"], ["-o", "remount,ro"]):
+        if os.geteuid() != 0 or subprocess.run(["mount", *arguments, str(mounted)], check=False).returncode:
+            pytest.skip("a read-only file system can only be mounted by root")
+    yield mounted
+    subprocess.run(["umount", "-l", str(mounted)], check=True)
+
+
+def test_a_data_directory_that_cannot_be_written_is_serious(read_only: Path) -> None:
+    settings = load_settings(data_dir=read_only / "data")
+    assert one(settings, "data directory").severity is Severity.SERIOUS
+    assert one(settings, "snapshots").severity is Severity.SERIOUS
+    assert str(read_only) in one(settings, "data directory").what
+
+
+def test_an_agent_that_hangs_is_serious(site: Any, settings: Settings) -> None:
+    start_agent(settings)
+    status = ask_agent(settings, "status")
+    assert status is not None
+    os.kill(status["pid"], signal.SIGSTOP)
+    finding = one(settings, "agent")
+    os.kill(status["pid"], signal.SIGKILL)
+    assert finding.severity is Severity.SERIOUS
+    assert "does not answer" in finding.what
+
+
+def test_a_setting_that_is_wrong_is_told_in_json_too(site: Any) -> None:
+    command = [PROGRAM, "doctor", "--json", "--app", "nonsense"]
+    result = subprocess.run(command, env=site.environment_with(), capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    told = json.loads(result.stdout)
+    assert told["healthy"] is False
+    assert "nonsense" in told["error"]
 
 
 def test_events_that_wait_without_an_agent_are_counted(site: Any, settings: Settings) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jobledger.history.event import EventKind
 from jobledger.history.job import JobStatus
 
 PUBLISH = """
@@ -94,6 +95,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a small disk can only be mounted by root")
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_job_whose_sender_cannot_write_is_recorded_by_the_worker_that_takes_it(site: Any, tmp_path: Path) -> None:
+    (tmp_path / "no-directory").touch()
+    site.start_worker()
+
+    [job_id] = publish_plainly(site, tmp_path / "truth", 1, JOBLEDGER_DATA_DIR=str(tmp_path / "no-directory"))
+
+    entry = site.wait_for_end(job_id)
+    assert (entry.status, entry.task) == (JobStatus.COMPLETED, "jobs.note")
+    assert site.kinds(job_id)[0] is EventKind.RECEIVED
 
 
 def write_without_end(descriptor: int) -> None:

@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,14 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jobledger.history.agent_link import AgentLink, ask_agent, start_agent
+from jobledger.errors import HistoryUnavailable
+from jobledger.history import agent_link
+from jobledger.history.agent_link import AgentLink, agent_is_silent, ask_agent, start_agent
 from jobledger.history.agent_protocol import agent_socket
 from jobledger.history.event import EventKind, JobEvent, now
 from jobledger.history.ids import new_id
 from jobledger.history.journal import Journal, journal_files
 from jobledger.history.node import Node, NodeEnd
+from jobledger.history.silent_agent import end_silent_agent
 from jobledger.history.sql_store import SqlJobHistoryStore
 from jobledger.settings import Settings, load_settings
+from sqlalchemy import make_url
 
 #: A process with a node's journal and link; the test plays the agent's other side.
 NODE = """
@@ -127,7 +132,7 @@ class Host:
         found = []
         for directory in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if directory.name.isdigit() and b"jobledger.history.agent" in (directory / "cmdline").read_bytes():
+                if directory.name.isdigit() and b"\0jobledger.history.agent\0" in (directory / "cmdline").read_bytes():
                     environment = (directory / "environ").read_bytes().split(b"\0")
                     found += [int(directory.name)] if wanted in environment else []
         return found
@@ -505,7 +510,7 @@ signal.pause()
         start_agent(host.settings)
         eventually(lambda: host.end_of(boot_id) is NodeEnd.DIED)
         assert host.store.get_job("1") is not None
-        assert list(host.directory.glob(f"{boot_id}*")) == []
+        eventually(lambda: list(host.directory.glob(f"{boot_id}*")) == [])
 
     def test_after_a_goodbye_is_a_stop(self, host: Host, eventually: Any) -> None:
         node = host.node()
@@ -808,3 +813,269 @@ class TestClients:
         link.close()
         assert time.monotonic() - started < 5
         os.kill(agent, signal.SIGCONT)
+
+
+class TestAnAgentThatHangs:
+    @pytest.fixture
+    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(agent_link, "_SILENCE", 0.2)
+
+    @pytest.fixture
+    def stopped(self, host: Host, impatient: None) -> Iterator[int]:
+        """An agent with a client, stopped until the end of the test."""
+        assert host.link().flush(20)
+        agent = host.pid()
+        os.kill(agent, signal.SIGSTOP)
+        yield agent
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(agent, signal.SIGCONT)
+
+    def test_is_told_once_and_keeps_its_place_when_it_goes_on(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch, stopped: int, caplog: Any, eventually: Any
+    ) -> None:
+        monkeypatch.setattr(agent_link, "_SILENCES_UNTIL_END", 1_000_000)
+        [link] = host.links
+        eventually(lambda: "has not answered for" in caplog.text)
+        told = len(caplog.records)
+        assert not link.flush(1)
+        assert len(caplog.records) == told
+        assert agent_is_silent(host.settings, 0.2)
+        os.kill(stopped, signal.SIGCONT)
+        assert link.flush(20)
+        assert host.pid() == stopped
+        assert not agent_is_silent(host.settings)
+
+    def test_is_ended_by_its_client_and_loses_and_doubles_nothing(
+        self, host: Host, stopped: int, eventually: Any
+    ) -> None:
+        boot = new_id()
+        journal = host.journal(boot)
+        for number in range(500):
+            journal.append(event("job", str(number)))
+        assert host.link(boot).flush(30)
+        assert not is_alive(stopped)
+        assert host.pid() != stopped
+        assert texts(host, "job") == [str(number) for number in range(500)]
+
+    def test_is_not_mistaken_for_another_process(self, host: Host, data_dir: Path, eventually: Any) -> None:
+        """Whoever else listens there, or is another directory's agent, is left alone."""
+        host.directory.mkdir(parents=True)
+        (host.directory / "agent.lock").touch()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(str(data_dir / "stranger"))
+            listener.listen()
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.connect(str(data_dir / "stranger"))
+                assert not end_silent_agent(connection, host.directory)
+        start_agent(host.settings)
+        other = data_dir / "other"
+        other.mkdir()
+        (other / "agent.lock").touch()
+        with host.connect() as connection:
+            assert not end_silent_agent(connection, other)
+            assert is_alive(host.pid())
+            assert end_silent_agent(connection, host.directory)
+        eventually(lambda: host.agents() == [])
+
+    def test_is_left_alone_by_a_client_that_cannot_see_its_process(self, host: Host) -> None:
+        """As from another container: there the number of its process means another one, or none."""
+        start_agent(host.settings)
+        code = """
+import socket, sys
+from pathlib import Path
+from jobledger.history.silent_agent import end_silent_agent
+with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+    connection.connect(sys.argv[1])
+    print(end_silent_agent(connection, Path(sys.argv[2])))
+"""
+        arguments = [sys.executable, "-c", code, str(agent_socket(host.directory)), str(host.directory)]
+        result = subprocess.run([*IN_A_CONTAINER, *arguments], capture_output=True, text=True, check=False)
+        if result.returncode:
+            pytest.skip("namespaces can only be made by root")
+        assert result.stdout == "False\n"
+        assert is_alive(host.pid())
+
+
+#: Runs a program with process numbers of its own, as a container does.
+IN_A_CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc")
+
+
+class TestManyProcesses:
+    def test_start_one_agent_again_when_it_is_killed_while_they_idle(self, host: Host, eventually: Any) -> None:
+        nodes = [host.start_node()[1] for _ in range(5)]
+        eventually(lambda: all(host.heartbeat(node) >= 1 for node in nodes), 20)
+        os.kill(host.pid(), signal.SIGKILL)
+        before = {node: host.heartbeat(node) for node in nodes}
+        eventually(lambda: all(host.heartbeat(node) > before[node] + 1 for node in nodes), 20)
+        eventually(lambda: host.agents() == [host.pid()])
+        assert all(host.end_of(node) is None for node in nodes)
+
+    def test_of_several_containers_share_one_agent(self, host: Host, eventually: Any) -> None:
+        code = NODE + "put(boot)\nprint(os.getpid(), link.flush(30))\nsys.stdin.read()"
+        environment = {**os.environ, "JOBLEDGER_DATA_DIR": str(host.settings.data_dir)}
+        command = [*IN_A_CONTAINER, sys.executable, "-c", code]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        containers = [subprocess.Popen(command, env=environment, start_new_session=True, **pipes) for _ in range(3)]
+        host.programs += containers
+        boots = [(container.stdout.readline() if container.stdout else "").strip() for container in containers]
+        if not all(boots):
+            pytest.skip("namespaces can only be made by root")
+        answers = [container.stdout.readline() for container in containers if container.stdout]
+        assert [answer.split()[1] for answer in answers] == ["True"] * 3
+        assert {answer.split()[0] for answer in answers} == {"1"}, "they do not have numbers of their own"
+        assert all(host.store.get_job(boot) for boot in boots)
+        assert len(host.status()["nodes"]) == 3  # type: ignore[index]
+        os.killpg(containers[0].pid, signal.SIGKILL)
+        eventually(lambda: host.end_of(boots[0]) is NodeEnd.DIED, 20)
+        # The agent may have gone with the container that had started it.
+        eventually(lambda: len((host.status() or {}).get("nodes", [])) == 2, 20)
+        assert [host.end_of(boot) for boot in boots[1:]] == [None, None]
+        assert len(host.agents()) == 1
+
+    def test_with_two_agents_record_everything_once(self, host: Host, eventually: Any) -> None:
+        """As on a file system without locks: the second one takes the lock that the first one has."""
+        start_agent(host.settings)
+        code = """
+import os, sys
+from jobledger.history import agent
+agent._take_lock = lambda path: os.open(path, os.O_RDWR)
+sys.exit(agent.main())
+"""
+        environment = agent_link.agent_environment(host.settings)
+        boots = [new_id() for _ in range(4)]
+        journals = [host.journal(boot) for boot in boots]
+        links = [host.link(boot) for boot in boots]
+        assert all(link.flush(20) for link in links)
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+        for number in range(20_000):
+            journals[number % 4].append(event(number % 10, str(number)))
+        eventually(lambda: len(two_agents(host)) == 2)
+        assert all(link.flush(30) for link in links)
+        recorded = Counter(text for job in range(10) for text in texts(host, job))
+        assert sorted(int(text or -1) for text in recorded) == list(range(20_000))
+        assert set(recorded.values()) == {1}
+
+
+def two_agents(host: Host) -> list[int]:
+    """All processes that have the agent's lock file open."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            lock = host.directory / "agent.lock"
+            if process.name.isdigit() and any(fd.readlink() == lock for fd in (process / "fd").iterdir()):
+                found.append(int(process.name))
+    return found
+
+
+class Proxy:
+    """A way to a server that can be blocked: connections stand, new ones are taken, and nothing gets through."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._open = threading.Event()
+        self._open.set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def block(self) -> None:
+        self._open.clear()
+
+    def unblock(self) -> None:
+        self._open.set()
+
+    def close(self) -> None:
+        self.unblock()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._target)
+                for source, sink in ((client, server), (server, client)):
+                    threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                self._open.wait()
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+@pytest.fixture
+def proxy(postgresql_url: str) -> Iterator[Proxy]:
+    url = make_url(postgresql_url)
+    made = Proxy(url.host or "127.0.0.1", url.port or 5432)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hanging_url(postgresql_url: str, proxy: Proxy) -> str:
+    return make_url(postgresql_url).set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False)
+
+
+class TestALedgerThatHangs:
+    def test_keeps_nobody_from_being_answered(
+        self, data_dir: Path, make_host: Any, hanging_url: str, proxy: Proxy, eventually: Any
+    ) -> None:
+        host = make_host(data_dir, history_url=hanging_url)
+        node = host.node()
+        journal, link = host.journal(node.boot_id), host.link(node.boot_id, node)
+        assert link.flush(20)
+        agent = host.pid()
+        proxy.block()
+        for number in range(100):
+            journal.append(event("job", str(number)))
+        answers: list[float] = []
+
+        def hangs() -> bool:
+            asked = time.monotonic()
+            status = host.status()
+            answers.append(time.monotonic() - asked)
+            return bool(status) and "has not answered" in (status["trouble"] or "")
+
+        eventually(hangs, 20)
+        assert max(answers) < 1
+        began = time.monotonic()
+        assert not host.link().goodbye(0.5)
+        assert time.monotonic() - began < 5
+        proxy.unblock()
+        assert link.flush(30)
+        assert texts(host, "job") == [str(number) for number in range(100)]
+        assert host.pid() == agent
+
+    def test_does_not_keep_an_agent_that_is_told_to_stop(
+        self, data_dir: Path, make_host: Any, hanging_url: str, proxy: Proxy, eventually: Any
+    ) -> None:
+        host = make_host(data_dir, history_url=hanging_url)
+        boot = new_id()
+        journal, link = host.journal(boot), host.link(boot)
+        assert link.flush(20)
+        agent = host.pid()
+        proxy.block()
+        journal.append(event("job", "late"))
+        link.close()
+        os.kill(agent, signal.SIGTERM)
+        eventually(lambda: not is_alive(agent), 15)
+        proxy.unblock()
+        assert host.link(boot).flush(30)
+        assert texts(host, "job") == ["late"]
+
+    def test_is_given_up_after_a_while(self, hanging_url: str, proxy: Proxy) -> None:
+        store = SqlJobHistoryStore.open(hanging_url, patience=0.5)
+        store.append([event("job")])
+        proxy.block()
+        began = time.monotonic()
+        with pytest.raises(HistoryUnavailable, match="does not answer"):
+            store.append([event("job")])
+        assert time.monotonic() - began < 10
+        proxy.unblock()
+        store.append([event("other")])
+        assert store.get_job("other") is not None
+        store.close()

@@ -111,7 +111,7 @@ def texts(store: JobHistoryStore, job_id: int | str) -> list[str | None]:
 def poison_of(store: JobHistoryStore, sqlite_url: str) -> list[tuple[int, bytes]]:
     """The places and lines that were set aside."""
     if isinstance(store, MemoryJobHistoryStore):
-        return sorted((at, text) for kept in store._journals.values() for at, (text, _) in kept.poison.items())
+        return sorted((at, line.line) for kept in store._journals.values() for at, line in kept.poison.items())
     with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as ledger:
         found = ledger.execute("SELECT offset, line, reason FROM poison_lines ORDER BY offset").fetchall()
     ledger.close()

@@ -80,6 +80,7 @@ def test_a_job_that_ignores_its_token_is_killed_after_its_grace_and_the_slot_wor
 
     end = site.wait_for_end(job_id, timeout=3).end
     assert (end.status, end.evidence) == (JobStatus.CANCELLED, Evidence.DEATH)
+    assert end.detail == "told to stop, it did not within 0.3 s, so its process was killed (SIGKILL)"
     assert site.wait_for_end(site.controller.submit("jobs.add", [1, 1]), timeout=3).status is JobStatus.COMPLETED
 
 

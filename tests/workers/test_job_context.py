@@ -6,6 +6,7 @@ import pytest
 from jobledger import current_job
 from jobledger.history.job import Progress
 from jobledger.workers.job_context import JobContext, enter_job, leave_job
+from jobledger.workers.job_log import LogLine
 
 
 class Notes:
@@ -13,12 +14,12 @@ class Notes:
 
     def __init__(self) -> None:
         self.steps: list[Progress] = []
-        self.lines: list[str] = []
+        self.lines: list[LogLine] = []
 
     def progress(self, job: JobContext, progress: Progress) -> None:
         self.steps.append(progress)
 
-    def log(self, job: JobContext, line: str) -> None:
+    def log(self, job: JobContext, line: LogLine) -> None:
         self.lines.append(line)
 
 
@@ -64,9 +65,39 @@ def test_progress_must_be_a_number_that_json_can_say(done: float, total: float |
         JobContext("id", notes=Notes()).progress(done, total)
 
 
-def test_a_text_of_several_lines_becomes_several_log_lines_of_bounded_length() -> None:
+def test_steps_that_come_close_together_at_first_are_all_recorded() -> None:
     notes = Notes()
+    job = JobContext("id", notes=notes)
 
-    JobContext("id", notes=notes).log("one\ntwo\n" + "x" * 5_000)
+    job.progress(1, 4, "load")
+    job.progress(2, 4, "resize")
 
-    assert notes.lines == ["one", "two", "x" * 2_000]
+    assert [step.text for step in notes.steps] == ["load", "resize"]
+
+
+def test_the_first_complete_step_is_recorded_at_once_and_further_ones_at_the_rate_of_all() -> None:
+    notes = Notes()
+    job = JobContext("id", notes=notes)
+
+    for step in range(1_001):
+        job.progress(step, 1_000)
+    assert notes.steps[-1].done == 1_000
+
+    for step in range(10_000):
+        job.progress(step % 2, 1)
+    assert len(notes.steps) < 100
+
+
+def test_what_a_job_says_has_a_level_and_the_last_of_it_comes_out_at_the_end() -> None:
+    notes = Notes()
+    job = JobContext("id", notes=notes)
+
+    job.log("one\ntwo")
+    job.log("three", "WARNING")
+    for number in range(5_000):
+        job.log(str(number))
+    job.close()
+
+    said = [(line.text, line.level) for line in notes.lines[:3]]
+    assert said == [("one", "INFO"), ("two", "INFO"), ("three", "WARNING")]
+    assert notes.lines[-1].text == "4999"

@@ -1,11 +1,15 @@
 """More ways to ask for jobs; labels, sums over all jobs, failure groups."""
 
+import logging
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0002"
 down_revision = "0001"
+
+logger = logging.getLogger("jobledger.history")
 
 IDENTIFIER = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 
@@ -16,6 +20,8 @@ def upgrade() -> None:
     _make_indexes()
     _make_job_labels()
     _make_sums()
+    _make_pruned_jobs()
+    _make_job_documents()
 
 
 def _add_columns() -> None:
@@ -72,14 +78,15 @@ def _make_sums() -> None:
     op.execute("INSERT INTO totals (name, shard, count) SELECT status, 0, count(*) FROM jobs GROUP BY status")
     op.create_table(
         "job_statistics",
+        sa.Column("span", sa.Integer(), nullable=False),
+        sa.Column("measure", IDENTIFIER, nullable=False),
         sa.Column("minute", sa.BigInteger(), nullable=False),
         sa.Column("task", IDENTIFIER, nullable=False),
         sa.Column("queue", IDENTIFIER, nullable=False),
-        sa.Column("measure", IDENTIFIER, nullable=False),
         sa.Column("bucket", sa.Integer(), nullable=False),
         sa.Column("shard", sa.Integer(), nullable=False),
         sa.Column("count", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("minute", "task", "queue", "measure", "bucket", "shard"),
+        sa.PrimaryKeyConstraint("span", "measure", "minute", "task", "queue", "bucket", "shard"),
         sqlite_with_rowid=False,
     )
     op.create_table(
@@ -96,6 +103,59 @@ def _make_sums() -> None:
         sa.PrimaryKeyConstraint("fingerprint", "shard"),
     )
     op.create_index("failure_groups_by_age", "failure_groups", ["last_seen_at", "fingerprint"])
+
+
+def _make_pruned_jobs() -> None:
+    op.create_table(
+        "pruned_jobs",
+        sa.Column("job_id", IDENTIFIER, nullable=False),
+        sa.Column("removed_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("job_id"),
+    )
+    op.create_index("pruned_jobs_by_age", "pruned_jobs", ["removed_at"])
+    op.add_column("journals", sa.Column("ended_at", sa.BigInteger()))
+
+
+def _make_job_documents() -> None:
+    number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+    op.create_table(
+        "job_documents",
+        sa.Column("number", number, autoincrement=True, nullable=False),
+        sa.Column("job_id", IDENTIFIER, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("document", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("number"),
+    )
+    op.create_index("job_documents_by_job", "job_documents", ["job_id"], unique=True)
+    _make_search_index()
+    op.create_table(
+        "search_pending",
+        sa.Column("number", number, autoincrement=True, nullable=False),
+        sa.Column("job_id", IDENTIFIER, nullable=False),
+        sa.PrimaryKeyConstraint("number"),
+    )
+    # Whoever records next writes the documents, the newest jobs' first.
+    op.execute("INSERT INTO search_pending (job_id) SELECT job_id FROM jobs ORDER BY created_at DESC, job_id DESC")
+
+
+def _make_search_index() -> None:
+    if _is_sqlite():
+        op.execute(
+            "CREATE VIRTUAL TABLE job_search USING fts5("
+            "document, content='job_documents', content_rowid='number', "
+            "tokenize='trigram case_sensitive 1', detail='none', columnsize=0)"
+        )
+        return
+    op.create_index("job_documents_by_age", "job_documents", ["created_at", "job_id"])
+    try:
+        with op.get_bind().begin_nested():
+            op.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
+            op.execute("CREATE INDEX job_documents_by_text ON job_documents USING gin (document gin_trgm_ops)")
+    except sa.exc.DBAPIError as error:
+        logger.warning(
+            "Searches will be slow and give partial pages: this PostgreSQL does not allow the extension pg_trgm (%s).",
+            str(error.orig).partition("\n")[0],
+        )
 
 
 def _is_sqlite() -> bool:

@@ -26,9 +26,9 @@ def make_app() -> Celery:
     app = Celery("faults", set_as_current=False)
     jobledger.install(app)
     app.task(name="faults.work")(work)
-    app.task(
-        name="faults.unsteady", bind=True, autoretry_for=(UnsteadyError,), default_retry_delay=0, max_retries=5
-    )(unsteady)
+    app.task(name="faults.unsteady", bind=True, autoretry_for=(UnsteadyError,), default_retry_delay=0, max_retries=5)(
+        unsteady
+    )
     return app
 
 

@@ -1,4 +1,4 @@
-"""The processes that submit and cancel: ``python -m harness.senders controller|plain|canceller PLAN``."""
+"""The processes that submit and cancel: ``python -m harness.senders controller|plain|canceller PLAN PATIENCE``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from .jobs import app, truth
 from .plan import Kind, PlannedJob, Sender, read_plan
 from .truth import Act
 
-#: Seconds that the canceller waits for a job to get where it is to be cancelled.
-_PATIENCE = 40.0
 _PAUSE = 0.1
 
 T = TypeVar("T")
@@ -26,7 +24,7 @@ T = TypeVar("T")
 
 def main() -> int:
     """Carry out one part of the plan."""
-    role, path = sys.argv[1:]
+    role, path, patience = sys.argv[1:]
     plan = read_plan(Path(path))
     match role:
         case Sender.CONTROLLER:
@@ -34,7 +32,7 @@ def main() -> int:
         case Sender.PLAIN:
             _send(plan, Sender.PLAIN, _plainly)
         case _:
-            _cancel_all([job for job in plan if job.kind.is_cancelled])
+            _cancel_all([job for job in plan if job.kind.is_cancelled], float(patience))
     return 0
 
 
@@ -72,9 +70,7 @@ def _by_controller() -> Callable[[PlannedJob], None]:
 
 
 def _plainly(job: PlannedJob) -> None:
-    app.tasks[job.task].apply_async(
-        job.args, task_id=job.job_id, priority=job.priority, time_limit=job.time_limit
-    )
+    app.tasks[job.task].apply_async(job.args, task_id=job.job_id, priority=job.priority, time_limit=job.time_limit)
 
 
 def _connect() -> QueueExecutionController:
@@ -89,9 +85,10 @@ def _until_the_ledger_answers(question: Callable[[], T]) -> T:
             time.sleep(_PAUSE)
 
 
-def _cancel_all(jobs: list[PlannedJob]) -> None:
+def _cancel_all(jobs: list[PlannedJob], patience: float) -> None:
+    """Cancel each job as soon as it is where its kind says; give it up after so many seconds."""
     controller = _connect()
-    waiting = {job.job_id: (job, time.monotonic() + job.at + _PATIENCE) for job in jobs}
+    waiting = {job.job_id: (job, time.monotonic() + job.at + patience) for job in jobs}
     while waiting:
         entries = _until_the_ledger_answers(lambda: controller._store.get_jobs(list(waiting)))
         for job_id, (job, deadline) in list(waiting.items()):

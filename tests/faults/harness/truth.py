@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -55,22 +54,22 @@ class TruthWriter:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._file: BinaryIO | None = None
+        self._path = directory
         self._pid = 0
 
     def write(self, job_id: str, act: Act, **fields: str | int | None) -> None:
         """Write one line."""
         line = Line(job_id=job_id, act=act, at=time.monotonic(), pid=os.getpid(), **fields)  # type: ignore[arg-type]
-        file = self._own_file()
-        file.write(msgspec.json.encode(line) + b"\n")
-        os.fsync(file.fileno())
+        with self._own_path().open("ab", buffering=0) as file:
+            file.write(msgspec.json.encode(line) + b"\n")
+            os.fsync(file.fileno())
 
-    def _own_file(self) -> BinaryIO:
+    def _own_path(self) -> Path:
         """A forked child writes a file of its own."""
-        if self._file is None or self._pid != os.getpid():
+        if self._pid != os.getpid():
             self._pid = os.getpid()
-            self._file = (self._directory / f"{self._pid}.{time.monotonic_ns()}.jsonl").open("ab", buffering=0)
-        return self._file
+            self._path = self._directory / f"{self._pid}.{time.monotonic_ns()}.jsonl"
+        return self._path
 
 
 class Run(msgspec.Struct, kw_only=True):
