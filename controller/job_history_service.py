@@ -113,7 +113,7 @@ class JobHistoryService:
         page = self._store.page_jobs(_as_stored(wanted), cursor, limit)
         live = self._look()
         views = [merge_job(entry, live, actions_enabled=self._actions_enabled) for entry in page.entries]
-        shown = tuple(view for view in views if not wanted.statuses or view.status in wanted.statuses)
+        shown = tuple(view for view in views if _is_shown(view, wanted))
         return JobViewPage(jobs=shown, next_cursor=page.next_cursor)
 
     def get_job(self, job_id: str) -> JobViewModel:
@@ -261,11 +261,6 @@ class JobHistoryService:
         with new_file(target, replace=replace) as stream:
             return export_jobs(self._store, wanted, stream, export_format, **options)
 
-    def count_jobs(self, statuses: Collection[JobStatus] = ()) -> int:
-        """Return how many jobs the ledger has, of some statuses or of all."""
-        counts = self._store.counts().statuses
-        return sum(count for status, count in counts.items() if not statuses or status in statuses)
-
     def retention_policy(
         self, older_than: timedelta | None = None, keep: int | None = None, statuses: Collection[JobStatus] = ()
     ) -> RetentionPolicy:
@@ -327,6 +322,11 @@ class JobHistoryService:
     @property
     def _actions_enabled(self) -> bool:
         return self._execution.settings.job_actions_enabled
+
+
+def _is_shown(view: JobViewModel, wanted: JobFilter) -> bool:
+    """What the workers say now can differ from what the ledger found the job by."""
+    return (not wanted.statuses or view.status in wanted.statuses) and wanted.worker_id in (None, view.worker_id)
 
 
 def _as_stored(wanted: JobFilter) -> JobFilter:

@@ -62,6 +62,7 @@ class Leader:
             self._controller.finish_cancels,
             self._recover,
             self._remove_old_jobs,
+            self._index_for_search,
         ]
         results = [self._do(duty, lease) for duty in duties]
         if all(results):
@@ -92,6 +93,12 @@ class Leader:
         if time.monotonic() >= self._tidy_due:
             self._controller.tidy_broker()
             self._tidy_due = time.monotonic() + _TIDY_INTERVAL
+
+    def _index_for_search(self, _: LeaseHold) -> None:
+        """What no agent has come to: also jobs that were only submitted yet."""
+        deadline = time.monotonic() + _INTERVAL / 2
+        while self._store.index_for_search() and time.monotonic() < deadline:
+            pass
 
     def _recover(self, lease: LeaseHold) -> None:
         for verdict in self._recovery.recover(lease):

@@ -6,6 +6,7 @@ seen on it will not end by itself. The verdict is weaker than any real end that 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -47,8 +48,13 @@ class Recovery:
         if not lost:
             return []
         nodes = {node.boot_id: node for node in self._store.list_nodes(include_ended=True)}
+        dropped = self._dropped_by_boot()
         returning = self._returning(lost)
-        return [_verdict(entry, nodes.get(entry.run_boot_id or "")) for entry in lost if entry.job_id not in returning]
+        return [
+            _verdict(entry, nodes.get(entry.run_boot_id or ""), dropped[entry.run_boot_id or ""])
+            for entry in lost
+            if entry.job_id not in returning
+        ]
 
     def recover(self, lease: LeaseHold) -> list[RecoveryVerdict]:
         """Record the verdicts while the caller holds the lease, and return them; raises like ``verdicts``."""
@@ -56,6 +62,13 @@ class Recovery:
         if not verdicts or not self._store.append([_event(verdict) for verdict in verdicts], lease=lease):
             return []
         return verdicts
+
+    def _dropped_by_boot(self) -> Counter[str]:
+        """How many events each boot could not write: a job's end may be among them."""
+        dropped: Counter[str] = Counter()
+        for gap in self._store.recording_gaps():
+            dropped[gap.journal.partition(".")[0]] += gap.dropped
+        return dropped
 
     def _returning(self, lost: list[JobHistoryEntry]) -> set[str]:
         """Jobs whose message waits in its queue again, or that no process accepted: the broker delivers them again."""
@@ -67,10 +80,13 @@ class Recovery:
         return returning | (self._queues.unacknowledged() & not_started if not_started else set())
 
 
-def _verdict(entry: JobHistoryEntry, node: Node | None) -> RecoveryVerdict:
+def _verdict(entry: JobHistoryEntry, node: Node | None, dropped: int) -> RecoveryVerdict:
     name = entry.run_worker_id or "an unknown node"
     how = "died" if node is None or node.ended_how is None else str(node.ended_how)
     what = "ran" if entry.attempt_started else "was about to start"
+    evidence = f"it {what} on {name}, which {how}; everything that node wrote is recorded, and no end of the job"
+    if dropped:
+        evidence += f"; {dropped} events of that node could not be written, maybe its end among them"
     cancelled = entry.cancel_requested_at is not None
     return RecoveryVerdict(
         job_id=entry.job_id,
@@ -79,7 +95,7 @@ def _verdict(entry: JobHistoryEntry, node: Node | None) -> RecoveryVerdict:
         run_id=entry.run_id,
         worker_id=entry.run_worker_id,
         status=JobStatus.CANCELLED if cancelled else JobStatus.FAILED,
-        evidence=f"it {what} on {name}, which {how}; everything that node wrote is recorded, and no end of the job",
+        evidence=evidence,
     )
 
 

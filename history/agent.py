@@ -20,7 +20,17 @@ from typing import Any, Final, assert_never
 
 from ..errors import JobledgerError
 from ..settings import Settings, load_settings
-from .agent_protocol import Attach, Flush, Goodbye, Message, Ping, Status, agent_socket, ledger_fingerprint
+from .agent_protocol import (
+    Attach,
+    Flush,
+    Goodbye,
+    Message,
+    Ping,
+    Status,
+    agent_socket,
+    ledger_fingerprint,
+    remove_dead_sockets,
+)
 from .agent_recording import AgentRecording, Debt
 from .agent_server import AgentServer, Client
 from .journal import journal_ends, remove_unborn
@@ -32,7 +42,7 @@ logger = logging.getLogger("jobledger.agent")
 #: Seconds between two looks whether the agent is still needed.
 _LOOK_INTERVAL: Final = 0.5
 #: Seconds between two sweeps for what dead processes left.
-_SWEEP_INTERVAL: Final = 60.0
+_SWEEP_INTERVAL: Final = 300.0
 #: Seconds without clients and without work after which the agent leaves.
 _LINGER: Final = 5.0
 #: The same while the ledger is away or a journal cannot be read: the files wait for the next start.
@@ -92,6 +102,7 @@ class Agent:
 
     def _sweep(self) -> None:
         if time.monotonic() >= self._next_sweep:
+            remove_dead_sockets()
             remove_unborn(self._directory)
             self._kept.remove_unborn()
             self._next_sweep = time.monotonic() + _SWEEP_INTERVAL

@@ -36,11 +36,12 @@ _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 30.0
 #: Seconds after which an agent counts as one that stays.
 _SETTLED: Final = 5.0
-#: Seconds without a word from the agent after which it is asked for a sign of life.
+#: Seconds without a word from the agent after which it is asked for a sign of life, and those between two questions.
+_QUIET: Final = 10.0
 _SILENCE: Final = 5.0
-#: After so many such times in a row it is said that it hangs, and after so many it is replaced.
-_SILENCES_UNTIL_COMPLAINT: Final = 2
-_SILENCES_UNTIL_END: Final = 6
+#: After so many questions without an answer it is said that it hangs, and after so many it is replaced.
+_SILENCES_UNTIL_COMPLAINT: Final = 1
+_SILENCES_UNTIL_END: Final = 5
 #: What an agent must not know.
 _KEPT_FROM_AGENT: Final = frozenset({"JOBLEDGER_SNAPSHOT_KEY", "JOBLEDGER_BROKER_URL"})
 
@@ -171,27 +172,28 @@ class AgentLink:
                 self._send(self._open_questions[number])
 
     def _listen(self, connection: socket.socket) -> None:
-        unread, silences = b"", 0
+        unread, questions = b"", 0
         while True:
+            connection.settimeout(_SILENCE if questions else _QUIET)
             try:
                 data = connection.recv(65_536)
             except TimeoutError:
-                silences += 1
-                self._bear_silence(connection, silences)
+                self._bear_silence(connection, questions)
+                questions += 1
                 continue
             if not data:
                 return
-            silences = 0
+            questions = 0
             *lines, unread = (unread + data).split(b"\n")
             for line in lines:
                 self._hear(json.loads(line))
 
-    def _bear_silence(self, connection: socket.socket, times: int) -> None:
+    def _bear_silence(self, connection: socket.socket, questions: int) -> None:
         """Counted in waits, not by the clock: a process that was stopped itself must not blame the agent."""
-        if times >= _SILENCES_UNTIL_COMPLAINT:
-            self._complain(TimeoutError(f"it has not answered for {times * _SILENCE:.0f} s"))
-        if times >= _SILENCES_UNTIL_END and end_silent_agent(connection, self._settings.journal_dir):
-            logger.error("The recording agent did not answer for %.0f s and was ended", times * _SILENCE)
+        if questions >= _SILENCES_UNTIL_COMPLAINT:
+            self._complain(TimeoutError(f"it has not answered for {questions * _SILENCE:.0f} s"))
+        if questions >= _SILENCES_UNTIL_END and end_silent_agent(connection, self._settings.journal_dir):
+            logger.error("The recording agent did not answer for %.0f s and was ended", questions * _SILENCE)
             raise ConnectionAbortedError("the agent was ended because it did not answer")
         with self._changed:
             self._send(Ping())
@@ -243,11 +245,16 @@ class AgentLink:
 
 
 def _leave_all_to_parent() -> None:
+    global _turn_of_threads  # noqa: PLW0603
+    _turn_of_threads = threading.Lock()
     for link in list(_links):
         link._leave_to_parent()
 
 
 os.register_at_fork(after_in_child=_leave_all_to_parent)
+
+
+_turn_of_threads = threading.Lock()
 
 
 def start_agent(settings: Settings) -> None:
@@ -259,8 +266,9 @@ def start_agent(settings: Settings) -> None:
         OSError, subprocess.SubprocessError: when the agent's Python cannot be started, or the agent cannot start.
     """
     settings.journal_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (settings.journal_dir / "agent.start").open("ab") as turn:
-        if _is_taken(turn):
+    # One after the other inside this process: closing the file would give up the lock of another thread, too.
+    with _turn_of_threads, (settings.journal_dir / "agent.start").open("ab") as turn:
+        if _is_taken(turn) or _listens(settings):
             return
         with (settings.data_dir / "agent.log").open("ab") as log, fork_guard:
             # A child forked meanwhile would hold the pipe on which Popen waits, and with it this thread for ever.
@@ -320,6 +328,14 @@ def ask_agent(settings: Settings, operation: str, timeout: float = 1.0) -> dict[
                 return answer
     except (OSError, ValueError):
         return None
+
+
+def _listens(settings: Settings) -> bool:
+    try:
+        with _connected(settings, _SILENCE):
+            return True
+    except OSError:
+        return False
 
 
 def agent_is_silent(settings: Settings, timeout: float = 1.0) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import socket
 import stat
+import time
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -18,6 +21,8 @@ MESSAGE_LIMIT: Final = 1 << 20
 
 _SOCKET_PATH_LIMIT: Final = 100
 _SHORT_PATHS: Final = Path("/tmp")  # noqa: S108 - the same for every environment; checked before its use
+
+_SOCKET_LIFE: Final = 86_400.0
 
 BootId = Annotated[str, msgspec.Meta(pattern=r"\A[\w-]{1,255}\Z")]
 
@@ -72,6 +77,25 @@ def agent_socket(journal_dir: Path) -> Path:
     directory.mkdir(mode=0o700, exist_ok=True)
     _refuse_unless_private(directory)
     return directory / f"{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}.sock"
+
+
+def remove_dead_sockets() -> None:
+    """Remove short paths on which nobody has listened for a day: what is left of agents that were killed."""
+    oldest = time.time() - _SOCKET_LIFE
+    for path in (_SHORT_PATHS / f"jobledger-{os.getuid()}").glob("*.sock"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < oldest and not _is_listened_on(path):
+                path.unlink()
+
+
+def _is_listened_on(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(1)
+        try:
+            connection.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+    return True
 
 
 def _refuse_unless_private(directory: Path) -> None:

@@ -32,6 +32,9 @@ logger = logging.getLogger("jobledger.agent")
 #: Seconds from one look at the journals to the next while events come: the first ones, and those of a long stream.
 _SHORTEST_ROUND: Final = 0.005
 _LONGEST_ROUND: Final = 0.035
+#: How many jobs searches learn of at once, and how many seconds lie between while events come.
+_INDEXED_AT_ONCE: Final = 250
+_INDEXING_INTERVAL: Final = 0.1
 #: Seconds for what is left when the agent is told to stop.
 _DRAIN: Final = 3.0
 _BACKOFF_LIMIT: Final = 5.0
@@ -79,6 +82,7 @@ class AgentRecording:
         self._adopted = False
         self._stopping = False
         self._next_heartbeat = 0.0
+        self._next_indexing = 0.0
         self._backoff = 0.0
         self._retry_at = 0.0
         self._trouble: str | None = None
@@ -170,7 +174,7 @@ class AgentRecording:
         if shipped >= BATCH_BYTES // 2:
             return 0.0
         self._round = min(_LONGEST_ROUND, max(_SHORTEST_ROUND, 2 * self._round))
-        return max(seconds, self._round - seconds)
+        return min(_LONGEST_ROUND, max(seconds, self._round - seconds))
 
     def _drain(self) -> None:
         deadline = time.monotonic() + _DRAIN
@@ -189,7 +193,6 @@ class AgentRecording:
             return 0
         finally:
             self._busy_since = None
-        self._recovered()
         return shipped
 
     def _record(self) -> int:
@@ -197,9 +200,11 @@ class AgentRecording:
         self._announce(store)
         self._send_heartbeats(store)
         shipped = recorder.ship()
-        self._write_receipts(recorder)
         self._adopt_orphans(store)
         self._end_boots(recorder, store)
+        self._recovered()
+        self._write_receipts(recorder)
+        self._index_for_search(store, shipped)
         return shipped
 
     def _connect(self) -> tuple[Recorder, JobHistoryStore]:
@@ -274,6 +279,15 @@ class AgentRecording:
                 with self._lock:
                     self._ending.pop(boot_id, None)
 
+    def _index_for_search(self, store: JobHistoryStore, shipped: int) -> None:
+        """What searches need is left to quiet moments; while there are none, a little of it is done now and then."""
+        if shipped and time.monotonic() < self._next_indexing:
+            return
+        indexed = store.index_for_search(_INDEXED_AT_ONCE)
+        self._next_indexing = time.monotonic() + _INDEXING_INTERVAL
+        if indexed and not shipped:
+            self._watch.ring()
+
     def _back_off(self, error: Exception) -> None:
         trouble = redact_text(str(error) or type(error).__name__)
         if self._trouble is None:
@@ -289,4 +303,3 @@ class AgentRecording:
             logger.info("The ledger takes events again")
         self._trouble = None
         self._backoff = 0.0
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -23,14 +24,14 @@ RankedSnapshot = tuple[int, Snapshot]
 
 
 class EventBatch:
-    """The changed rows, the events, log lines and snapshots to keep (the latter two by job id), and the sums."""
+    """The changed rows; the events, log lines and snapshots to keep, by job id; and the sums."""
 
     def __init__(self, known: Mapping[str, JobHistoryEntry], events: Iterable[RecordableEvent]) -> None:
         #: The entries as the ledger has them, by id.
         self.known = known
         self.entries: dict[str, JobHistoryEntry] = {}
-        self.events: list[RecordableEvent] = []
-        self.log: dict[str, list[RecordableEvent]] = {}
+        self.events: defaultdict[str, list[RecordableEvent]] = defaultdict(list)
+        self.log: defaultdict[str, list[RecordableEvent]] = defaultdict(list)
         self.snapshots: dict[str, RankedSnapshot] = {}
         self.sums = Sums()
         for recordable in events:
@@ -46,16 +47,19 @@ class EventBatch:
 
     def _add(self, recordable: RecordableEvent) -> None:
         event = recordable.event
-        job_id = event.job_id
+        job_id, kind = event.job_id, event.kind
         entry = self.entries.get(job_id) or self.known.get(job_id)
         if entry is not None:
-            if _is_submitted_again(entry, event):
+            if kind is _SUBMITTED and entry.facts_rank == SUBMITTED_RANK:
                 return
             self._tally(entry, event)
         self.entries[job_id] = fold(entry, event)
         if recordable.snapshot is not None:
             self._keep_snapshot(event, recordable.snapshot)
-        self._keep_event(recordable)
+        if kind is _LOG:
+            self.log[job_id].append(recordable)
+        elif kind is not _PROGRESS:
+            self.events[job_id].append(recordable)
 
     def _tally(self, entry: JobHistoryEntry, event: JobEvent) -> None:
         if event.end is not None and entry.effective_end is not None:
@@ -68,17 +72,6 @@ class EventBatch:
         kept = self.snapshots.get(event.job_id)
         if kept is None or rank > kept[0]:
             self.snapshots[event.job_id] = (rank, snapshot)
-
-    def _keep_event(self, recordable: RecordableEvent) -> None:
-        kind = recordable.event.kind
-        if kind is _LOG:
-            self.log.setdefault(recordable.event.job_id, []).append(recordable)
-        elif kind is not _PROGRESS:
-            self.events.append(recordable)
-
-
-def _is_submitted_again(entry: JobHistoryEntry, event: JobEvent) -> bool:
-    return event.kind is _SUBMITTED and entry.facts_rank == SUBMITTED_RANK
 
 
 def _is_run_twice(entry: JobHistoryEntry, started: JobEvent) -> bool:

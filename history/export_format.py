@@ -167,7 +167,9 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ExportFailed("Parquet needs pyarrow, which is not installed: pip install 'jobledger[parquet]'.") from error
+        raise ExportFailed(
+            "Parquet needs pyarrow, which is not installed: pip install 'jobledger[parquet]'."
+        ) from error
     return pyarrow, pyarrow.parquet
 
 

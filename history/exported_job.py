@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -39,7 +40,7 @@ Record = dict[str, Any]
 
 
 def _plain(kind: ColumnKind, *names: str) -> list[ExportColumn]:
-    return [ExportColumn(name, kind, lambda entry, name=name: getattr(entry, name)) for name in names]
+    return [ExportColumn(name, kind, attrgetter(name)) for name in names]
 
 
 def _fact(kind: ColumnKind, name: str) -> ExportColumn:
@@ -52,6 +53,11 @@ def _end(kind: ColumnKind, name: str, field: str | None = None) -> ExportColumn:
         return getattr(end, field or name) if end else None
 
     return ExportColumn(name, kind, read)
+
+
+def _failure_group(entry: JobHistoryEntry) -> str | None:
+    group = failure_group_of(entry)
+    return group.fingerprint if group else None
 
 
 def _json_text(column: ExportColumn) -> ExportColumn:
@@ -81,9 +87,9 @@ COLUMNS: Final[tuple[ExportColumn, ...]] = (
     _end(_TEXT, "error_type"),
     *_plain(_TEXT, "last_error"),
     _end(_TEXT, "traceback"),
-    ExportColumn("failure_group", _TEXT, lambda entry: _failure_group(entry)),
+    ExportColumn("failure_group", _TEXT, _failure_group),
     _end(_TEXT, "end_detail", "detail"),
-    ExportColumn("end_provisional", ColumnKind.BOOLEAN, lambda entry: _is_provisional(entry)),
+    _end(ColumnKind.BOOLEAN, "end_provisional", "provisional"),
     _json_text(_end(_TEXT, "result_ref")),
     *_plain(_TIME, "next_attempt_at", "cancel_requested_at"),
     *_plain(_TEXT, "cancel_actor", "cancel_reason"),
@@ -125,13 +131,3 @@ def _parsed(text: str | None) -> Any:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
         return text
-
-
-def _is_provisional(entry: JobHistoryEntry) -> bool | None:
-    end = entry.effective_end
-    return bool(end.provisional) if end else None
-
-
-def _failure_group(entry: JobHistoryEntry) -> str | None:
-    group = failure_group_of(entry)
-    return group.fingerprint if group else None

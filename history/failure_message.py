@@ -37,8 +37,8 @@ _BRACKETS: Final = re.compile(rf"\[{_INSIDE}\]|\{{{_INSIDE}\}}|\({_INSIDE}\)")
 _DATA_INSIDE: Final = re.compile(r"['\"=…]|,.*,|^.\d+(?:, *\d+)*.$|^.{80}")
 
 _CODE: Final = re.compile(
-    r"\b((?:errno|http(?:/\d(?:\.\d)?| error| status)?|status(?: code)?|(?:exit|return)(?: status| ?code)|signal|sqlstate)"
-    r"[ :=]{0,3})(\d{1,5})\b|^(\d{3})(?= (?:client|server) error)",
+    r"\b((?:errno|http(?:/\d(?:\.\d)?| error| status)?|status(?: code)?|(?:exit|return)(?: status| ?code)|signal"
+    r"|sqlstate)[ :=]{0,3})(\d{1,5})\b|^(\d{3})(?= (?:client|server) error)",
     re.IGNORECASE,
 )
 _DIGIT_OFFSET: Final = 0xE010

@@ -11,11 +11,12 @@ import msgspec
 from .event import EventKind, JobEvent
 from .failure_group_page import FailureGroupPage
 from .job import FailureKind, JobEnd, JobFacts, JobHistoryEntry, JobStatus, Snapshot
-from .job_search import words_of
 from .job_cursor import JobCursor
+from .job_search import words_of
 from .node import Node, NodeEnd
 from .recordable import RecordableEvent
 from .poison import PoisonLine, PoisonPlace
+from .redaction import redact_text
 from .statistics import LedgerCounts, Statistics
 
 #: The largest page of any list.
@@ -405,7 +406,8 @@ def status_change_event(job_id: str, status: JobStatus, ts: datetime, error: str
     end = None
     if status.is_terminal:
         failure_kind = FailureKind.EXCEPTION if status is JobStatus.FAILED else None
-        end = JobEnd(status=status, at=ts, error_message=error, failure_kind=failure_kind)
+        shown = None if error is None else redact_text(error)
+        end = JobEnd(status=status, at=ts, error_message=shown, failure_kind=failure_kind)
     return JobEvent(kind=kind, job_id=job_id, at=ts, source="record_status_change", end=end)
 
 

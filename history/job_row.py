@@ -24,13 +24,14 @@ _PLAIN: Final = tuple(
 def row_of(entry: JobHistoryEntry) -> tuple[Any, ...]:
     """Return the row as a driver takes it: raw values in the order of the table's columns, filters' columns derived."""
     end = entry.effective_end
-    group = failure_group_of(entry)
+    status = entry.status
+    group = failure_group_of(entry) if status is JobStatus.FAILED else None
     requeue, retries, _ = entry.retry_error_key or (None, None, None)
     progress = entry.progress
     return (
         entry.job_id,
         microseconds_of(entry.created_at),
-        entry.status.value,
+        status.value,
         entry.worker_id,
         microseconds_of(end.at) if end is not None else None,
         group.fingerprint if group is not None else None,

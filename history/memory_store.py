@@ -431,8 +431,8 @@ class MemoryJobHistoryStore:
         batch.sums.totals[Tally.EVENTS_AFTER_REMOVAL] += len(events) - len(living)
         self._entries.update(batch.entries)
         self._sums.add(batch.sums)
-        for kept in batch.events:
-            self._events.setdefault(kept.event.job_id, []).append(self._recorded(kept.event))
+        for job_id, kept in batch.events.items():
+            self._events.setdefault(job_id, []).extend(self._recorded(each.event) for each in kept)
         for job_id, lines in batch.log.items():
             log = self._log.get(job_id, []) + [self._recorded(line.event) for line in lines]
             self._log[job_id] = log[-LOG_LINES:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -15,7 +15,7 @@ _decode = msgspec.json.Decoder(JobEvent).decode
 _NUL = b"\\u0000"
 
 
-class RecordableEvent(NamedTuple):
+class RecordableEvent(msgspec.Struct, frozen=True, gc=False):
     """An event exactly as every ledger gives it back, its texts free of what no database takes.
 
     Only ``recordable`` and ``recordable_line`` make one.
@@ -34,6 +34,8 @@ def recordable(event: JobEvent) -> RecordableEvent:
     Raises:
         EventRefused: when the event breaks its own types, for instance by a naive time or an overlong id.
     """
+    if "\x00" in event.job_id:
+        raise EventRefused(f"An event of kind {event.kind} cannot be recorded: its job's id holds a NUL character.")
     try:
         text = _carried(event)
         return _parted(_decode(text), text)
@@ -54,7 +56,9 @@ def recordable_line(line: bytes) -> RecordableEvent:
         EventRefused: see ``recordable``.
     """
     event = _decode(line)
-    return recordable(event) if _NUL in line else _parted(event, line)
+    if _NUL in line:
+        return recordable(event)
+    return RecordableEvent(event, None, line.decode()) if event.snapshot is None else _parted(event, line)
 
 
 def _parted(event: JobEvent, text: bytes) -> RecordableEvent:

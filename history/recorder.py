@@ -28,7 +28,7 @@ _LEAST_SHARE: Final = 16 * 1024
 _PASS: Final = 0.25
 #: Seconds between two looks whether the writer of a journal without news is gone, the first and the longest.
 _LOOK_INTERVAL: Final = 0.1
-_LONGEST_LOOK_INTERVAL: Final = 2.0
+_LONGEST_LOOK_INTERVAL: Final = 5.0
 #: What an event can make a store raise that has nothing to do with the ledger's state.
 _REFUSALS: Final = (EventRefused, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError)
 

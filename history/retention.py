@@ -59,7 +59,9 @@ class RetentionWalk:
         self._moment = moment
         self._place: JobCursor | None = None
         counts = store.counts().statuses
-        self._surplus = {kept: sum(counts.get(status, 0) for status in kept.statuses) - kept.count for kept in policy.numbers}
+        self._surplus = {
+            kept: sum(counts.get(status, 0) for status in kept.statuses) - kept.count for kept in policy.numbers
+        }
 
     def next_jobs(self) -> list[JobHistoryEntry] | None:
         """Return the next jobs that go, perhaps none; ``None`` at the walk's end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
@@ -28,6 +29,8 @@ _DEAD_SERVER = {
 _CACHE_KILOBYTES = 16_384
 #: Pages of 4 KB after which the write-ahead log is carried over: a page that many batches touch is then written once.
 _CHECKPOINT_PAGES = 4_000
+#: What repeating does not mend: this user may not write there.
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _POSTGRESQL_NAMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 
 
@@ -79,8 +82,19 @@ class SqlDatabase:
         if self.file is None:
             return
         with self._translated():
-            _create_private(self.file)
+            self._create_file(self.file)
             self._switch_to_wal()
+
+    def _create_file(self, file: Path) -> None:
+        try:
+            _create_private(file)
+        except OSError as error:
+            if error.errno not in _FORBIDDEN:
+                raise
+            raise SettingsError(
+                f"The ledger {self.shown} cannot be made: {error.strerror}. "
+                "Name a directory of your own in JOBLEDGER_DATA_DIR, or another ledger in JOBLEDGER_HISTORY_URL."
+            ) from error
 
     def close(self) -> None:
         """Close the connections."""

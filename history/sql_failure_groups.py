@@ -59,7 +59,7 @@ def _with_examples(connection: Connection, groups: list[FailureGroupSummary]) ->
     """An example may have been corrected or removed since: then the group's newest job takes its place."""
     query, parameters = select_listed(connection, jobs, "job_id", {group.example_job_id for group in groups})
     known = query.with_only_columns(jobs.c.job_id, jobs.c.failure_group)
-    group_of = {job_id: fingerprint for job_id, fingerprint in connection.execute(known, parameters)}
+    group_of = {row.job_id: row.failure_group for row in connection.execute(known, parameters)}
     return [
         group if group_of.get(group.example_job_id) == group.fingerprint else _with_newest_job(connection, group)
         for group in groups
@@ -67,12 +67,16 @@ def _with_examples(connection: Connection, groups: list[FailureGroupSummary]) ->
 
 
 def _with_newest_job(connection: Connection, group: FailureGroupSummary) -> FailureGroupSummary:
+    job_id = connection.scalar(_newest_job(group.fingerprint))
+    return msgspec.structs.replace(group, example_job_id=job_id or group.example_job_id)
+
+
+def _newest_job(fingerprint: str) -> Select[tuple[str]]:
     # A range and not an equality, and the whole order: else the planner may walk all jobs by their age instead.
     column = jobs.c.failure_group
-    of_group = (column.is_not(None), column >= group.fingerprint, column <= group.fingerprint)
+    of_group = (column.is_not(None), column >= fingerprint, column <= fingerprint)
     newest_first = (column.desc(), jobs.c.created_at.desc(), jobs.c.job_id.desc())
-    job_id = connection.scalar(select(jobs.c.job_id).where(*of_group).order_by(*newest_first).limit(1))
-    return msgspec.structs.replace(group, example_job_id=job_id or group.example_job_id)
+    return select(jobs.c.job_id).where(*of_group).order_by(*newest_first).limit(1)
 
 
 def prune_failure_groups(connection: Connection) -> int:
@@ -86,7 +90,7 @@ def prune_failure_groups(connection: Connection) -> int:
     locked = connection.execute(query.with_for_update(), parameters).all()
     counts = dict.fromkeys(empty, 0)
     for row in locked:
-        counts[row.fingerprint] += row.count
+        counts[row.fingerprint] += row._mapping["count"]
     gone = [(row.fingerprint, row.shard) for row in locked if counts[row.fingerprint] <= 0]
     return _delete(connection, gone)
 

@@ -303,7 +303,7 @@ def has_words(dialect: str, count: int) -> list[ColumnElement[bool]]:
     document = job_documents.c.document
     words = [_value(f"word_{number}") for number in range(count)]
     if dialect == "sqlite":
-        return [func.instr(document, word) > 0 for word in words]
+        return [func.instr(document, word) > literal_column("0") for word in words]
     return [document.like(bindparam(f"like_{number}", type_=Text), escape="\\") for number in range(count)]
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Delete, Select, bindparam, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .event import now
-from .event_batch import LOG_LINES, EventBatch, RankedSnapshot
+from .event_batch import LOG_LINES, EventBatch
 from .job import JobHistoryEntry
 from .job_row import row_of
 from .recordable import RecordableEvent
@@ -40,7 +40,7 @@ def record_events(connection: Connection, events: Sequence[RecordableEvent]) -> 
     batch = _fold_into_rows(connection, events)
     recorded_at = now()
     _append_events(connection, batch.events, recorded_at)
-    _keep_snapshots(connection, batch.snapshots)
+    _keep_snapshots(connection, batch)
     _append_log(connection, batch.log, recorded_at)
     relabel(connection, batch.known, batch.changed)
     note_for_search(connection, batch.known, batch.changed)
@@ -110,20 +110,27 @@ def _write_rows(connection: Connection, rows: Mapping[str, _Row], entries: Itera
         merge_rows(connection, updating(connection.dialect.name, jobs, columns), columns, values)
 
 
-def _append_events(connection: Connection, events: Sequence[RecordableEvent], recorded_at: datetime) -> None:
+def _append_events(
+    connection: Connection, events: Mapping[str, Sequence[RecordableEvent]], recorded_at: datetime
+) -> None:
     moment = microseconds_of(recorded_at)
-    # Each job's events stay in their order; one job after the other they meet their places in the index.
-    by_job = sorted(events, key=lambda recordable: recordable.event.job_id)
-    rows = [(event.job_id, event.kind.value, microseconds_of(event.at), moment, text) for event, _, text in by_job]
+    # Each job's events in their order, one job after the other: so they meet their places in the index.
+    rows = [
+        (job_id, of_job.event.kind.value, microseconds_of(of_job.event.at), moment, of_job.text)
+        for job_id in sorted(events)
+        for of_job in events[job_id]
+    ]
     append_rows(connection, job_events, _EVENT_COLUMNS, rows)
 
 
-def _keep_snapshots(connection: Connection, snapshots: Mapping[str, RankedSnapshot]) -> None:
-    rows = [
-        (job_id, rank, kept.sealed, kept.digest, kept.size, kept.key_fingerprint)
-        for job_id, (rank, kept) in sorted(snapshots.items())
-    ]
-    merge_rows(connection, _keeping_stronger(connection.dialect.name), _SNAPSHOT_COLUMNS, rows)
+def _keep_snapshots(connection: Connection, batch: EventBatch) -> None:
+    new: list[_Row] = []
+    others: list[_Row] = []
+    for job_id, (rank, kept) in sorted(batch.snapshots.items()):
+        row = (job_id, rank, kept.sealed, kept.digest, kept.size, kept.key_fingerprint)
+        (others if job_id in batch.known else new).append(row)
+    append_rows(connection, job_snapshots, _SNAPSHOT_COLUMNS, new)
+    merge_rows(connection, _keeping_stronger(connection.dialect.name), _SNAPSHOT_COLUMNS, others)
 
 
 @functools.cache

@@ -12,22 +12,25 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Connection,
+    Text,
     bindparam,
     column,
     func,
     literal_column,
     select,
     table,
+    true,
     tuple_,
     type_coerce,
 )
-from sqlalchemy.exc import DBAPIError
 
 from .job_search import SHORTEST_WORD
 from .schema import job_documents, jobs
 from .search_index import has_word_index
+from .sql_bulk import fetch
 from .sql_documents import NUMBERS_OF_A_TIME, first_microsecond, first_number
 from .sql_filters import Parameters, Place, Question, Term, between, checks_of, has_words
 from .sql_rows import raw_columns
@@ -36,6 +39,8 @@ from .sql_rows import raw_columns
 STEPS: Final = (500, 10_000)
 #: Runs of three characters that are looked up to find one that few documents have.
 _TRIGRAMS: Final = 8
+#: How many documents PostgreSQL's index may find, all of which are then sorted.
+MOST: Final = 10_000
 #: Milliseconds that PostgreSQL's index may take for one page.
 _PATIENCE: Final = 250
 _QUERY_CANCELED: Final = "57014"
@@ -178,13 +183,13 @@ class _PostgresqlSearch:
     def _is_full_by_age(self, count: int) -> bool:
         """Look at the next so many documents; whether the page is full, or no document is left."""
         values = self._values() | {"skipped": count - 1}
-        reach = self._connection.execute(_AGE_REACH, values).one_or_none()
-        since = self._question.since if reach is None else Place(*reach)
+        reach = fetch(self._connection, _AGE_REACH, values)
+        since = Place(*reach[0]) if reach else self._question.since
         question = self._question
         statement = _by_age(question.others, len(question.words))
-        self._rows += self._connection.execute(statement, self._values() | between(self._before, since)).all()
+        self._rows += fetch(self._connection, statement, self._values() | between(self._before, since))
         self._before = since
-        return reach is None or len(self._rows) >= self._limit
+        return not reach or len(self._rows) >= self._limit
 
     def _is_indexed(self) -> bool:
         has_run = any(run.isalnum() for word in self._question.words for run in _runs(word))
@@ -192,18 +197,26 @@ class _PostgresqlSearch:
 
     def _is_full_by_words(self) -> bool:
         """Look at all that the index finds, if it is not too much."""
-        question = self._question
-        try:
-            with self._connection.begin_nested():
-                self._connection.execute(select(func.set_config("statement_timeout", f"{_PATIENCE}ms", True)))
-                statement = _by_words(question.others, len(question.words))
-                rows = self._connection.execute(statement, self._values()).all()
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) != _QUERY_CANCELED:
-                raise
+        found = self._ids_with_words()
+        if found is None:
             return False
-        self._rows += rows
+        values = self._values() | {"found": found}
+        self._rows += fetch(self._connection, _found_rows(self._question.others), values)
         return True
+
+    def _ids_with_words(self) -> list[str] | None:
+        statement = _keys_with_words(len(self._question.words))
+        try:
+            # Rolled back for the patience to end with it.
+            with self._connection.begin_nested() as savepoint:
+                self._connection.execute(select(func.set_config("statement_timeout", f"{_PATIENCE}ms", True)))
+                keys = fetch(self._connection, statement, self._values() | {"most": MOST + 1})
+                savepoint.rollback()
+        except Exception as error:
+            if getattr(error, "sqlstate", None) != _QUERY_CANCELED:
+                raise
+            return None
+        return [job_id for _, job_id in sorted(keys, reverse=True)] if len(keys) <= MOST else None
 
     def _values(self) -> Parameters:
         question = self._question
@@ -230,18 +243,23 @@ def _by_age(others: tuple[Term, ...], words: int) -> Any:
         .where(_inside(), *has_words("postgresql", words), *checks_of("postgresql", others))
         .order_by(documents.created_at.desc(), documents.job_id.desc())
         .limit(bindparam("limit"))
+        .offset(literal_column("0"))
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _keys_with_words(words: int) -> Any:
+    # Apart, and in no order: a limit or an order would tempt the planner to go through the documents without the index.
+    keys = select(type_coerce(job_documents.c.created_at, BigInteger).label("created_at"), job_documents.c.job_id)
+    hits = keys.where(_inside(), *has_words("postgresql", words)).cte("hits").prefix_with("MATERIALIZED")
+    return select(hits.c.created_at, hits.c.job_id).limit(bindparam("most")).offset(literal_column("0"))
 
 
 @functools.lru_cache(maxsize=256)
-def _by_words(others: tuple[Term, ...], words: int) -> Any:
-    keys = select(job_documents.c.created_at, job_documents.c.job_id).where(_inside(), *has_words("postgresql", words))
-    # Apart from the rest: else the order of the list tempts the planner to go through all documents by their age.
-    hits = keys.cte("hits").with_materialized()
-    return (
-        select(*raw_columns())
-        .select_from(hits.join(jobs, jobs.c.job_id == hits.c.job_id))
-        .where(*checks_of("postgresql", others))
-        .order_by(hits.c.created_at.desc(), hits.c.job_id.desc())
-        .limit(bindparam("limit"))
-    )
+def _found_rows(others: tuple[Term, ...]) -> Any:
+    ids = func.unnest(bindparam("found", type_=ARRAY(Text)))
+    found = ids.table_valued("job_id", with_ordinality="place", name="found").render_derived()
+    row = select(*raw_columns()).where(jobs.c.job_id == found.c.job_id, *checks_of("postgresql", others))
+    looked_up = row.correlate(found).offset(literal_column("0")).lateral("looked_up")
+    rows = select(*looked_up.c).select_from(found.join(looked_up, true())).order_by(found.c.place)
+    return rows.limit(bindparam("limit")).offset(literal_column("0"))

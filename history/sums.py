@@ -52,6 +52,8 @@ _ENDS: Final = {
     JobStatus.CANCELLED: Measure.CANCELLED,
 }
 
+_FAILED: Final = JobStatus.FAILED
+
 
 class Tally(StrEnum):
     """What is counted over all jobs apart from their statuses."""
@@ -106,7 +108,8 @@ class Sums:
                 self._count_statistics(added, 1)
         else:
             self._count_statistics(added, 1)
-        self._regroup(old, new)
+        if new.status is _FAILED or (old is not None and old.status is _FAILED):
+            self._regroup(old, new)
 
     def _count_statistics(self, keys: Iterable[StatisticKey], count: int) -> None:
         for key in keys:

@@ -28,8 +28,9 @@ from jobledger.history.sql_store import SqlJobHistoryStore
 from jobledger.settings import Settings, load_settings
 from jobledger.workers.broker import Broker
 from jobledger.workers.installation import make_vault
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
 
+from .blockable_proxy import BlockableProxy
 from .postgresql import NoServer, administer, find_server
 
 APPS = Path(__file__).parent / "apps"
@@ -169,6 +170,21 @@ def postgresql_url(postgresql_server: URL) -> Iterator[str]:
     administer(postgresql_server, f'CREATE DATABASE "{name}"')
     yield postgresql_server.set(database=name).render_as_string(hide_password=False)
     administer(postgresql_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def proxy(postgresql_url: str) -> Iterator[BlockableProxy]:
+    """Return a way to the fresh database that a test can block."""
+    url = make_url(postgresql_url)
+    made = BlockableProxy(url.host or "127.0.0.1", url.port or 5432)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hanging_url(postgresql_url: str, proxy: BlockableProxy) -> str:
+    """Return the URL of the fresh database through the proxy."""
+    return make_url(postgresql_url).set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False)
 
 
 def _lacking(service: str) -> NoReturn:

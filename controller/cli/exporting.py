@@ -13,18 +13,21 @@ import typer
 
 from ...errors import ExportFailed
 from ...history.export_format import ExportFormat
+from ...history.job_history_store import JobFilter
 from .connection import reading_service
+from .job_filter import with_filter
 from .output import note
-from .reading import QueueFlag, StatusFlag, TaskFlag
 
 if TYPE_CHECKING:
-    from ...history.job_history_store import JobFilter
+    from ..job_history_service import JobHistoryService
 
 _STDOUT: Final = "-"
 
 
+@with_filter
 def export(
     *,
+    wanted: JobFilter,
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE", help="The new file; - writes to standard output.")
     ] = _STDOUT,
@@ -32,9 +35,6 @@ def export(
         ExportFormat | None,
         typer.Option("--format", help="How to write it; by the file's ending, else jsonl, unless named."),
     ] = None,
-    status: StatusFlag = None,
-    task: TaskFlag = None,
-    queue: QueueFlag = None,
     events: Annotated[bool, typer.Option("--events", help="Also write each job's events.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Take the place of an existing file.")] = False,
 ) -> None:
@@ -47,9 +47,6 @@ def export(
     jobledger export --status failed --events --output failed.parquet
     jobledger export --format csv --task shop.ship | head
     """
-    from ...history.job_history_store import JobFilter
-
-    wanted = JobFilter(statuses=tuple(status or ()), task=task, queue=queue)
     chosen = export_format or _format_of(output)
     if output == _STDOUT:
         _to_stdout(wanted, chosen, events=events)
@@ -79,20 +76,14 @@ def _to_stdout(wanted: JobFilter, export_format: ExportFormat, *, events: bool) 
 def _write(
     target: Path | BinaryIO, wanted: JobFilter, export_format: ExportFormat, *, events: bool, replace: bool
 ) -> int:
-    with reading_service(0.0) as service:
-        total = service.count_jobs(wanted.statuses) if _is_counted(wanted) else None
-        with _bar(total, shown=target is not sys.stdout.buffer or not sys.stdout.isatty()) as progress:
-            return service.export(target, wanted, export_format, events=events, replace=replace, progress=progress)
-
-
-def _is_counted(wanted: JobFilter) -> bool:
-    """Whether the ledger knows without looking how many jobs these are."""
-    return wanted == type(wanted)(statuses=wanted.statuses)
+    with reading_service(0.0) as service, _bar(service, wanted, target) as progress:
+        return service.export(target, wanted, export_format, events=events, replace=replace, progress=progress)
 
 
 @contextmanager
-def _bar(total: int | None, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    if not shown or not sys.stderr.isatty():
+def _bar(service: JobHistoryService, wanted: JobFilter, target: Path | BinaryIO) -> Iterator[Callable[[int], None]]:
+    jobs_are_shown = not isinstance(target, Path) and sys.stdout.isatty()
+    if jobs_are_shown or not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console
@@ -100,5 +91,13 @@ def _bar(total: int | None, *, shown: bool) -> Iterator[Callable[[int], None]]:
 
     columns = (TextColumn("Exporting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("export", total=total)
+        task = bar.add_task("export", total=_number_of_jobs(service, wanted))
         yield lambda written: bar.update(task, completed=written)
+
+
+def _number_of_jobs(service: JobHistoryService, wanted: JobFilter) -> int | None:
+    """How many jobs these are, as far as the ledger knows it without looking."""
+    if wanted != JobFilter(statuses=wanted.statuses):
+        return None
+    counts = service.counts().statuses
+    return sum(count for status, count in counts.items() if not wanted.statuses or status in wanted.statuses)

@@ -83,7 +83,7 @@ def _age(older_than: str | None) -> timedelta | None:
 
 def _tell(shares: Mapping[JobStatus, Share], as_json: bool) -> None:
     if as_json:
-        print_json(_summary({status: share for status, share in sorted(shares.items())}, dry_run=True))
+        print_json(_summary(dict(sorted(shares.items())), dry_run=True))
     elif shares:
         say(_listed(shares))
     else:

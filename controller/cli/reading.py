@@ -11,16 +11,20 @@ import typer
 from ...errors import InvalidJob
 from ...history.event_batch import LOG_LINES
 from ...history.job import JobStatus
+from ...history.job_history_store import JobFilter
 from .acting import JobId, JsonFlag
 from .connection import reading_service
+from .job_filter import with_filter
 from .job_page import job_json, job_page
 from .job_table import job_table, progress, what
 from .output import console, is_interactive, local_time, note, one_line, print_json, say
 from .output import show as show_table
+from .statistics_page import counts_line
 
 if TYPE_CHECKING:
     from ..job_history_service import JobHistoryService
     from ..job_view import JobViewModel
+    from ..views import JobViewPage
 
 _INTERVAL: Final = 0.5
 _PAGE_LIMIT: Final = 500
@@ -35,12 +39,11 @@ TaskFlag = Annotated[str | None, typer.Option("--task", metavar="NAME", help="On
 QueueFlag = Annotated[str | None, typer.Option("--queue", metavar="NAME", help="Only jobs of this queue.")]
 
 
+@with_filter
 def jobs(
     *,
-    status: StatusFlag = None,
+    wanted: JobFilter,
     limit: LimitFlag = 50,
-    task: TaskFlag = None,
-    queue: QueueFlag = None,
     cursor: Annotated[
         str | None, typer.Option("--cursor", metavar="CURSOR", help="Go on where a page ended; it says where.")
     ] = None,
@@ -54,24 +57,33 @@ def jobs(
     jobledger jobs
     jobledger jobs --status failed --limit 20
     jobledger jobs --status queued --status running --task shop.ship --json
+    jobledger jobs --since 6h --tag monthly --meta customer=acme
+    jobledger jobs --search 'out of memory' --status failed
     """
-    from ...history.job_history_store import JobFilter
-
-    wanted = JobFilter(statuses=tuple(status or ()), task=task, queue=queue)
+    is_everything = wanted == JobFilter() and cursor is None
     with reading_service() as service:
         try:
             page = service.list_jobs(wanted, cursor, limit)
         except ValueError:
             raise InvalidJob("--cursor", f"{str(cursor)[:80]!r} was not given out by a page") from None
+        counts = service.counts() if is_everything and page.jobs and not as_json else None
     if as_json:
         print_json(page)
         return
     if page.jobs:
         show_table(job_table(page.jobs))
     elif not page.next_cursor:
-        note("No jobs." if status or task or queue or cursor else "No jobs yet. Send one: jobledger submit --help")
+        note("No jobs yet. Send one: jobledger submit --help" if is_everything else "No jobs.")
+    if counts is not None:
+        note(counts_line(counts))
     if page.next_cursor:
-        note(f"There are more: --cursor {page.next_cursor}")
+        note(_how_to_go_on(page, limit))
+
+
+def _how_to_go_on(page: JobViewPage, limit: int) -> str:
+    if len(page.jobs) < limit:
+        return f"Not all jobs have been looked at yet; there may be more: --cursor {page.next_cursor}"
+    return f"There are more: --cursor {page.next_cursor}"
 
 
 def show(

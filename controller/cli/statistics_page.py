@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from ...history.failure_group_page import FailureGroupSummary
-    from ...history.statistics import Activity, Durations, NamedActivity, Statistics, Step
+    from ...history.statistics import Activity, Durations, LedgerCounts, NamedActivity, Statistics, Step
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _CHART_WIDTH: Final = 60
@@ -98,6 +98,12 @@ def _failed_in(steps: Sequence[Step]) -> int:
 def _bars(counts: Iterable[int], most: int) -> str:
     # Something is never drawn as nothing.
     return "".join(_BARS[-(-count * (len(_BARS) - 1) // most)] if count else " " for count in counts)
+
+
+def counts_line(counts: LedgerCounts) -> str:
+    """Return how many jobs the ledger holds, as one sentence."""
+    statuses = [f"{count:,} {status}" for status, count in counts.statuses.items() if count]
+    return f"In the ledger: {', '.join(statuses) or 'no jobs'}."
 
 
 def failures_table(groups: Iterable[FailureGroupSummary]) -> Table:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ...history.schema_version import SchemaVersion, Upgrade
-    from ..doctor import Finding
+    from ..finding import Finding
 
 _STYLES: Final = {"ok": "green", "note": "yellow", "serious": "bold red"}
 

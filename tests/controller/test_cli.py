@@ -592,7 +592,7 @@ def _commands(bare: Run) -> list[tuple[str, ...]]:
         shown = bare(*words, "--help", COLUMNS="200", TERM="dumb").stdout
         return re.findall(r"^\W+([a-z][a-z-]+) {2,}", shown[shown.index("Commands") :], re.MULTILINE)
 
-    groups = {"db", "token"}
+    groups = {"db", "journal", "token"}
     plain = [(name,) for name in listed() if name not in groups]
     return plain + [(group, name) for group in sorted(groups) for name in listed(group)]
 

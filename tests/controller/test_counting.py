@@ -202,6 +202,12 @@ def test_a_failure_in_a_real_worker_is_grouped_by_the_line_of_its_own_code(site:
     assert [(task.name, task.failed, task.ran.count) for task in statistics.by_task] == [("jobs.boom", 3, 3)]
 
 
+def test_a_list_without_a_filter_says_how_many_jobs_there_are(run: Run, ledger: SqlJobHistoryStore) -> None:
+    assert "In the ledger: 8 COMPLETED, 3 FAILED.\n" in run("jobs", "--limit", "2").stderr
+    assert run("jobs", "--status", "failed").stderr == ""
+    assert run("jobs", "--json").stderr == ""
+
+
 # What should not happen
 
 

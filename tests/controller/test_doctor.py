@@ -14,7 +14,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from jobledger.controller.doctor import Finding, Severity, examine
+from jobledger.controller.doctor import examine
+from jobledger.controller.finding import Finding, Severity
 from jobledger.controller.leadership import leading
 from jobledger.history.agent_link import ask_agent, start_agent
 from jobledger.history.job import JobStatus
@@ -195,9 +196,9 @@ def test_a_ledger_that_can_only_be_read_is_serious(site: Any, postgresql_url: st
     settings = load_settings(data_dir=site.data_dir, broker_url=site.redis_url, history_url=postgresql_url)
     open_ledger_at(postgresql_url)
     assert one(settings, "ledger").severity is Severity.OK
-    name = make_url(postgresql_url).database
-    with psycopg.connect(postgresql_url, autocommit=True) as connection:
-        connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    url = make_url(postgresql_url)
+    with psycopg.connect(url.set(drivername="postgresql").render_as_string(False), autocommit=True) as connection:
+        connection.execute(f'ALTER DATABASE "{url.database}" SET default_transaction_read_only = on')
     finding = one(settings, "ledger")
     assert finding.severity is Severity.SERIOUS
     assert "not written" in finding.what

@@ -12,7 +12,7 @@ from jobledger.controller.recovery import Recovery
 from jobledger.controller.submission import Submission, prepare
 from jobledger.history.event import now
 from jobledger.history.job import JobStatus
-from jobledger.history.job_history_store import CancelIntent, LeaseHold
+from jobledger.history.job_history_store import CancelIntent, JournalOffset, LeaseHold
 from jobledger.workers.worker_node import NODES_KEY
 
 
@@ -62,6 +62,23 @@ def test_a_job_whose_message_waits_in_its_queue_again_is_not_lost_with_its_node(
     site.redis.lpush(key, message)
 
     assert recovery.verdicts() == []
+
+
+def test_the_verdict_on_a_node_with_a_full_disk_says_that_the_end_may_be_missing(site: Any) -> None:
+    job_id = site.controller.submit("jobs.nap", [60])
+    worker = site.start_worker()
+    site.wait_for_status(job_id, JobStatus.RUNNING)
+    [node] = site.store.list_nodes()
+    worker.kill()
+    site.wait_for_node_end(worker)
+    recovery = Recovery(site.store, site.controller.queues)
+    [verdict] = recovery.verdicts()
+    assert "could not be written" not in verdict.evidence
+
+    site.store.append([], JournalOffset(journal=f"{node.boot_id}.full", start=0, end=1, dropped=3))
+
+    [verdict] = recovery.verdicts()
+    assert "3 events of that node could not be written, maybe its end among them" in verdict.evidence
 
 
 def test_a_node_that_the_broker_has_forgotten_is_still_waited_for(site: Any, eventually: Any, tmp_path: Any) -> None:

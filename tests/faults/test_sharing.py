@@ -1,4 +1,4 @@
-"""Processes that share a host: a web server whose workers are forked after the application was loaded, and its death."""
+"""Processes that share a host: several workers, and a web server that forks after it has loaded the application."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from typing import Any
 
 import pytest
 from jobledger.errors import HistoryUnavailable
-from jobledger.history import agent_link
+from jobledger.history import agent_link, agent_protocol
 from jobledger.history.agent_link import AgentLink, agent_is_silent, ask_agent, start_agent
 from jobledger.history.agent_protocol import agent_socket
 from jobledger.history.event import EventKind, JobEvent, now
@@ -30,7 +29,6 @@ from jobledger.history.node import Node, NodeEnd
 from jobledger.history.silent_agent import end_silent_agent
 from jobledger.history.sql_store import SqlJobHistoryStore
 from jobledger.settings import Settings, load_settings
-from sqlalchemy import make_url
 
 #: A process with a node's journal and link; the test plays the agent's other side.
 NODE = """
@@ -332,6 +330,39 @@ class TestTheStart:
         assert "The recording agent cannot start: " in (host.settings.data_dir / "agent.log").read_text()
 
 
+class TestTheSweep:
+    def test_removes_what_dead_processes_left_and_nothing_else(
+        self, host: Host, data_dir: Path, monkeypatch: pytest.MonkeyPatch, eventually: Any
+    ) -> None:
+        host.directory.mkdir(parents=True)
+        long_ago = time.time() - 2 * 86_400
+        names = ("boot.1.new", "boot.2.kept", "boot.3.new", "boot.4.kept", "boot.board", "boot.node")
+        for name in names:
+            (host.directory / name).touch()
+        for name in ("boot.1.new", "boot.2.kept", "boot.board", "boot.node"):
+            os.utime(host.directory / name, (long_ago, long_ago))
+        start_agent(host.settings)
+        eventually(lambda: not (host.directory / "boot.2.kept").exists())
+        left = {name for name in names if (host.directory / name).exists()}
+        assert left == {"boot.3.new", "boot.4.kept", "boot.board", "boot.node"}
+
+    def test_removes_sockets_on_which_nobody_listens(self, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(agent_protocol, "_SHORT_PATHS", data_dir)
+        short = data_dir / f"jobledger-{os.getuid()}"
+        short.mkdir()
+        long_ago = time.time() - 2 * 86_400
+        with contextlib.ExitStack() as stack:
+            for name in ("dead", "young", "alive"):
+                listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                listener.bind(str(short / f"{name}.sock"))
+                if name == "alive":
+                    listener.listen()
+                if name != "young":
+                    os.utime(short / f"{name}.sock", (long_ago, long_ago))
+            agent_protocol.remove_dead_sockets()
+            assert sorted(path.name for path in short.iterdir()) == ["alive.sock", "young.sock"]
+
+
 class TestReceipts:
     def test_say_that_the_ledger_holds_what_was_written(self, host: Host) -> None:
         boot = new_id()
@@ -494,6 +525,7 @@ signal.pause()
         agent = host.pid()
         os.kill(agent, signal.SIGKILL)
         program.kill()
+        program.wait()
         eventually(lambda: not host.agents())
         start_agent(host.settings)
         eventually(lambda: host.end_of(boot_id) is NodeEnd.DIED)
@@ -505,6 +537,7 @@ signal.pause()
             program, boot_id = host.start_node("put(1)\nsignal.pause()")
             os.kill(host.pid(), signal.SIGKILL)
             program.kill()
+            program.wait()
             eventually(lambda: not host.agents())
         assert host.found_node(boot_id) is None
         start_agent(host.settings)
@@ -818,6 +851,7 @@ class TestClients:
 class TestAnAgentThatHangs:
     @pytest.fixture
     def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(agent_link, "_QUIET", 0.2)
         monkeypatch.setattr(agent_link, "_SILENCE", 0.2)
 
     @pytest.fixture
@@ -967,62 +1001,9 @@ def two_agents(host: Host) -> list[int]:
     return found
 
 
-class Proxy:
-    """A way to a server that can be blocked: connections stand, new ones are taken, and nothing gets through."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
-        self._open = threading.Event()
-        self._open.set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def block(self) -> None:
-        self._open.clear()
-
-    def unblock(self) -> None:
-        self._open.set()
-
-    def close(self) -> None:
-        self.unblock()
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(self._target)
-                for source, sink in ((client, server), (server, client)):
-                    threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
-
-    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65_536):
-                self._open.wait()
-                sink.sendall(data)
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-
-
-@pytest.fixture
-def proxy(postgresql_url: str) -> Iterator[Proxy]:
-    url = make_url(postgresql_url)
-    made = Proxy(url.host or "127.0.0.1", url.port or 5432)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def hanging_url(postgresql_url: str, proxy: Proxy) -> str:
-    return make_url(postgresql_url).set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False)
-
-
 class TestALedgerThatHangs:
     def test_keeps_nobody_from_being_answered(
-        self, data_dir: Path, make_host: Any, hanging_url: str, proxy: Proxy, eventually: Any
+        self, data_dir: Path, make_host: Any, hanging_url: str, proxy: Any, eventually: Any
     ) -> None:
         host = make_host(data_dir, history_url=hanging_url)
         node = host.node()
@@ -1051,7 +1032,7 @@ class TestALedgerThatHangs:
         assert host.pid() == agent
 
     def test_does_not_keep_an_agent_that_is_told_to_stop(
-        self, data_dir: Path, make_host: Any, hanging_url: str, proxy: Proxy, eventually: Any
+        self, data_dir: Path, make_host: Any, hanging_url: str, proxy: Any, eventually: Any
     ) -> None:
         host = make_host(data_dir, history_url=hanging_url)
         boot = new_id()
@@ -1067,7 +1048,7 @@ class TestALedgerThatHangs:
         assert host.link(boot).flush(30)
         assert texts(host, "job") == ["late"]
 
-    def test_is_given_up_after_a_while(self, hanging_url: str, proxy: Proxy) -> None:
+    def test_is_given_up_after_a_while(self, hanging_url: str, proxy: Any) -> None:
         store = SqlJobHistoryStore.open(hanging_url, patience=0.5)
         store.append([event("job")])
         proxy.block()

@@ -23,7 +23,7 @@ from jobledger.history.job_history_store import JobFilter, JobHistoryStore
 from jobledger.history.memory_store import MemoryJobHistoryStore
 from jobledger.history.schema import jobs
 from jobledger.history.sql_store import SqlJobHistoryStore
-from sqlalchemy import Connection, create_engine, insert, literal, select, text
+from sqlalchemy import create_engine, insert, literal, select, true
 
 DAWN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 FORMATS = list(ExportFormat)
@@ -43,7 +43,8 @@ def submitted(job_id: str, seconds: float = 0, **more: Any) -> JobEvent:
 
 
 def ended(job_id: str, **more: Any) -> JobEvent:
-    end = JobEnd(**{"status": JobStatus.FAILED, "at": later(9), "worker_id": "celery@gpu"} | more)
+    values: dict[str, Any] = {"status": JobStatus.FAILED, "at": later(9), "worker_id": "celery@gpu"} | more
+    end = JobEnd(**values)
     return JobEvent(kind=EventKind.ENDED, job_id=job_id, at=end.at, end=end)
 
 
@@ -349,18 +350,17 @@ def test_memory_does_not_grow_with_the_number_of_jobs(
 def _multiply(url: str, start: int, end: int) -> None:
     engine = create_engine(url)
     with engine.begin() as connection:
-        connection.execute(_copies(connection, start, end))
+        connection.execute(_copies(start, end))
     engine.dispose()
 
 
-def _copies(connection: Connection, start: int, end: int) -> Any:
-    numbers = text(f"WITH RECURSIVE n(i) AS (SELECT {start} UNION ALL SELECT i + 1 FROM n WHERE i < {end - 1}) "
-                   "SELECT i FROM n").columns(i=jobs.c.priority.type).subquery()
-    copied = [column for column in jobs.c if column.name not in ("job_id", "created_at")]
-    new_id = literal("job-") + numbers.c.i.cast(jobs.c.job_id.type)
-    moment = jobs.c.created_at + text("i * 1000")
-    template = select(new_id, moment, *copied).where(jobs.c.job_id == "job").select_from(jobs.join(numbers, literal(1) == 1))
-    return insert(jobs).from_select(["job_id", "created_at", *(column.name for column in copied)], template)
+def _copies(start: int, end: int) -> Any:
+    first = select(literal(start).label("number")).cte("numbers", recursive=True)
+    numbers = first.union_all(select(first.c.number + 1).where(first.c.number < end - 1))
+    copied = [column for column in jobs.c if column.name != "job_id"]
+    copies = select(literal("job-").concat(numbers.c.number), *copied).where(jobs.c.job_id == "job")
+    everywhere = copies.select_from(jobs.join(numbers, true()))
+    return insert(jobs).from_select(["job_id", *(column.name for column in copied)], everywhere)
 
 
 def _measure(url: str, export_format: ExportFormat) -> tuple[int, int]:

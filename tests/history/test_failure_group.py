@@ -160,8 +160,8 @@ def raised(tmp_path: Path) -> Callable[..., str]:
         try:
             exec(compile(code, "<run>", "exec"), space)
         except Exception as error:
-            assert error.__traceback__ is not None
-            return "".join(traceback.format_exception(error.with_traceback(error.__traceback__.tb_next)))
+            own_frame = error.__traceback__
+            return "".join(traceback.format_exception(error.with_traceback(own_frame and own_frame.tb_next)))
         raise AssertionError("the code raised nothing")
 
     return run

@@ -71,7 +71,9 @@ store.close()
 
 
 @pytest.mark.timeout(600)
-def test_four_writers_record_while_old_jobs_go(ledger_url: str, open_store: Callable[[str], SqlJobHistoryStore]) -> None:
+def test_four_writers_record_while_old_jobs_go(
+    ledger_url: str, open_store: Callable[[str], SqlJobHistoryStore]
+) -> None:
     store = open_store(ledger_url)
     writers = [_start_writer(ledger_url, number) for number in range(WRITERS)]
 
@@ -138,7 +140,7 @@ def _require_that_nothing_is_left_over(connection: Connection) -> None:
 
 def _require_that_the_sums_equal_a_recount(store: SqlJobHistoryStore, connection: Connection) -> None:
     counted = select(jobs.c.status, func.count()).group_by(jobs.c.status)
-    recount = {JobStatus(status): count for status, count in connection.execute(counted).tuples()}
+    recount = {JobStatus(status): count for status, count in connection.execute(counted)}
     assert {status: count for status, count in store.counts().statuses.items() if count} == recount
     assert connection.scalar(select(func.sum(failure_groups.c["count"]))) in (0, None)
 

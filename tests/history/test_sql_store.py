@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from jobledger.errors import HistoryUnavailable, SettingsError
@@ -19,15 +18,12 @@ from jobledger.history.fold import fold
 from jobledger.history.job import JobFacts, JobHistoryEntry, JobStatus, Snapshot
 from jobledger.history.job_history_store import (
     CancelIntent,
-    JobFilter,
     JobHistoryStore,
     JobSubmission,
     JournalOffset,
 )
-from jobledger.history.sql_database import SqlDatabase
-from jobledger.history.sql_lists import SCAN_LIMIT
 from jobledger.history.sql_store import SqlJobHistoryStore
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 OpenStore = Callable[[str], SqlJobHistoryStore]
@@ -351,100 +347,6 @@ class TestTroubles:
         with pytest.raises(HistoryUnavailable):
             store.append([JobEvent(kind=EventKind.RECEIVED, job_id="job", at=DAWN, snapshot=SNAPSHOT)], offset)
         assert (store.list_jobs(), store.get_job_events("job"), store.journal_ends(["j"])) == ([], [], {})
-
-
-class TestPlans:
-    COVERED = (
-        JobFilter(),
-        JobFilter(task="t"),
-        JobFilter(queue="q"),
-        *(JobFilter(statuses=(status,)) for status in JobStatus),
-    )
-
-    @pytest.fixture
-    def asked(self, sqlite_url: str) -> Iterator[tuple[SqlJobHistoryStore, list[tuple[str, Any]]]]:
-        database = SqlDatabase(sqlite_url)
-        SqlJobHistoryStore.open(sqlite_url).close()
-        store = SqlJobHistoryStore(database)
-        statements: list[tuple[str, Any]] = []
-
-        def remember(*arguments: object) -> None:
-            statements.append((str(arguments[2]), arguments[3]))
-
-        store.record_job_submission(submission("a"))
-        store.record_job_submission(submission("b"))
-        event.listen(database.engine, "before_cursor_execute", remember)
-        yield store, statements
-        event.remove(database.engine, "before_cursor_execute", remember)
-        store.close()
-
-    def test_pages_are_found_by_an_index_and_never_sorted(
-        self, asked: tuple[SqlJobHistoryStore, list[tuple[str, Any]]]
-    ) -> None:
-        store, statements = asked
-        for job_filter in self.COVERED:
-            store.page_jobs(job_filter, store.page_jobs(JobFilter(), limit=1).next_cursor)
-        for status in (None, *JobStatus):
-            store.list_jobs(status)
-        plans = self._plans(store, statements)
-        assert len(plans) > 10
-        assert all("USING INDEX jobs_by_" in plan and "TEMP B-TREE" not in plan for plan in plans)
-
-    def test_several_statuses_read_a_short_range_of_the_index_each(
-        self, asked: tuple[SqlJobHistoryStore, list[tuple[str, Any]]]
-    ) -> None:
-        store, statements = asked
-        store.page_jobs(JobFilter(statuses=(JobStatus.QUEUED, JobStatus.RUNNING)))
-        [plan] = self._plans(store, statements)
-        assert plan.count("USING INDEX jobs_by_status") == 2
-
-    def test_the_leaders_questions_read_only_unfinished_jobs(
-        self, asked: tuple[SqlJobHistoryStore, list[tuple[str, Any]]]
-    ) -> None:
-        store, statements = asked
-        store.open_cancels()
-        store.list_jobs_of_ended_nodes()
-        cancels, lost = self._plans(store, statements)
-        assert "jobs_being_cancelled" in cancels
-        assert "jobs_on_nodes" in lost
-
-    def test_lists_never_load_snapshots(self, asked: tuple[SqlJobHistoryStore, list[tuple[str, Any]]]) -> None:
-        store, statements = asked
-        store.list_jobs()
-        store.page_jobs(JobFilter(task="t", queue="q"))
-        store.get_job("a")
-        store.get_job_events("a")
-        assert statements
-        assert not any("job_snapshots" in statement for statement, _ in statements)
-
-    @staticmethod
-    def _plans(store: SqlJobHistoryStore, statements: list[tuple[str, Any]]) -> list[str]:
-        selects = [(statement, values) for statement, values in statements if statement.startswith("SELECT")]
-        with store._database.engine.connect() as connection:
-            plans = [connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values) for query, values in selects]
-            return ["\n".join(str(step[3]) for step in plan) for plan in plans]
-
-    def test_a_filter_without_an_index_looks_at_a_bounded_number_of_jobs(
-        self, ledger_url: str, open_store: OpenStore
-    ) -> None:
-        store = open_store(ledger_url)
-        facts = JobFacts(task="common", queue="q")
-        store.append(
-            [
-                JobEvent(
-                    kind=EventKind.RECEIVED, job_id=f"{number:05}", at=DAWN + timedelta(seconds=number), facts=facts
-                )
-                for number in range(SCAN_LIMIT + 10)
-            ]
-        )
-        store.record_job_submission(JobSubmission(job_id="rare", at=DAWN, facts=JobFacts(task="common", queue="x")))
-        rare = JobFilter(task="common", queue="x")
-        first = store.page_jobs(rare)
-        assert first.entries == ()
-        assert first.next_cursor is not None
-        second = store.page_jobs(rare, first.next_cursor)
-        assert [entry.job_id for entry in second.entries] == ["rare"]
-        assert second.next_cursor is None
 
 
 def _started(script: str, arguments: Sequence[object]) -> subprocess.Popen[str]:

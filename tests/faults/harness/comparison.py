@@ -111,6 +111,8 @@ class Comparison:
         finding, reason = max(found, key=lambda pair: list(Finding).index(pair[0]))
         if finding.is_defect:
             finding, reason = self._excuse(job, truth, finding, reason)
+        if finding is Finding.GAP and _is_silent_verdict(entry):
+            finding, reason = Finding.WRONG, f"{reason}, and the verdict does not say that events are missing"
         return Judgement(job, entry.status, finding, reason)
 
     def _judge_absence(self, job: PlannedJob, truth: JobTruth) -> tuple[Finding, str]:
@@ -293,6 +295,12 @@ def _was_killed_by_node(run: Run, events: list[JobEvent]) -> bool:
     return run.is_last_of_process and any(
         end.status is JobStatus.CANCELLED and end.run_id == run.start.run_id for end in ends
     )
+
+
+def _is_silent_verdict(entry: JobHistoryEntry) -> bool:
+    """Whether recovery concluded from what a node wrote, and kept quiet about what it could not write."""
+    detail = (entry.end.detail if entry.end else None) or ""
+    return "no end of the job" in detail and "could not be written" not in detail
 
 
 def _comparable(entry: JobHistoryEntry) -> dict[str, object]:

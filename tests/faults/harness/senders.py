@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from jobledger.controller.ledger import open_ledger
 from jobledger.controller.queue_execution_controller import QueueExecutionController
 from jobledger.errors import BrokerUnavailable, HistoryUnavailable, JobActionNotAllowed, JobNotFound
 from jobledger.history.job import JobStatus
@@ -88,9 +89,10 @@ def _until_the_ledger_answers(question: Callable[[], T]) -> T:
 def _cancel_all(jobs: list[PlannedJob], patience: float) -> None:
     """Cancel each job as soon as it is where its kind says; give it up after so many seconds."""
     controller = _connect()
+    store = _until_the_ledger_answers(lambda: open_ledger(controller.settings))
     waiting = {job.job_id: (job, time.monotonic() + job.at + patience) for job in jobs}
     while waiting:
-        entries = _until_the_ledger_answers(lambda: controller._store.get_jobs(list(waiting)))
+        entries = _until_the_ledger_answers(lambda: store.get_jobs(list(waiting)))
         for job_id, (job, deadline) in list(waiting.items()):
             entry = entries.get(job_id)
             if entry is not None and (entry.status is JobStatus.RUNNING or job.kind is Kind.CANCEL_QUEUED):
