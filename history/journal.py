@@ -113,6 +113,8 @@ class Journal:
         #: Drops that the file does not tell yet, and those it does.
         self._untold = 0
         self._told = 0
+        #: The number that the running write tells; 0 while it writes an event.
+        self._telling = 0
         self._reopen_at = 0.0
         self._look_at = 0.0
 
@@ -155,35 +157,42 @@ class Journal:
             self._write_whole(self._writable(), line)
 
     def _write_whole(self, file: io.FileIO, line: bytes) -> None:
-        told = self._told + self._untold
-        data = b'%sdropped":%d}\n%s' % (CONTROL_PREFIX, told, line) if self._untold else line
-        end = self._size + len(data)
+        if self._untold:
+            # By itself: a reader may have a whole line at once, so none is ever cut off with a torn one behind it.
+            self._telling = self._told + self._untold
+            self._put(file, b'%sdropped":%d}\n' % (CONTROL_PREFIX, self._telling))
+        self._put(file, line)
+
+    def _put(self, file: io.FileIO, data: bytes) -> None:
         self._intended = data
         written = file.write(data)
         while written < len(data):
             written += file.write(data[written:])
         if self._fsync:
             os.fsync(file.fileno())
-        self._account(end, told)
+        self._account()
 
-    def _account(self, end: int, told: int) -> None:
-        self._untold -= told - self._told
-        self._size, self._told, self._intended = end, told, b""
-        self._waiting.popleft()
+    def _account(self) -> None:
+        data, self._intended = self._intended, b""
+        self._size += len(data)
+        if self._telling:
+            self._untold -= self._telling - self._told
+            self._told, self._telling = self._telling, 0
+        else:
+            self._waiting.popleft()
 
     def _settle(self) -> None:
         """Find out from the file how far the interrupted write came."""
         if self._file is None or not self._intended:
             return
-        end = self._size + len(self._intended)
-        if os.fstat(self._file.fileno()).st_size == end:
-            self._account(end, self._told + self._untold)
+        if os.fstat(self._file.fileno()).st_size == self._size + len(self._intended):
+            self._account()
         else:
             self._cut_back()
 
     def _cut_back(self) -> None:
         """Cut off a torn half, or the next event would be glued to it; where that fails, leave the file to it."""
-        self._intended = b""
+        self._intended, self._telling = b"", 0
         if self._file is None:
             return
         try:

@@ -455,6 +455,17 @@ class TestWhatCannotBeWritten:
         assert dropped_in(file.path) == [1]
         journal.close()
 
+    def test_a_count_that_a_reader_may_have_seen_is_never_cut_off_again(
+        self, small_disk: Path, journal: Journal
+    ) -> None:
+        """The count goes out whole before the event behind it is torn, so it stays."""
+        assert journal.append(event(1))
+        [file] = journal_files(small_disk)
+        for _ in range(3):
+            assert not journal.append(event(2, "x" * 2**20))
+        assert dropped_in(file.path) == [1, 2]
+        assert numbers_in(small_disk) == [1]
+
     def test_a_file_size_limit_starts_the_next_file(self, directory: Path, run: Callable[..., str]) -> None:
         code = """
 import resource
