@@ -50,15 +50,18 @@ TRACEBACK: Final = (
 FAILURES: Final = (("ValueError", "bad order {}"), ("TimeoutError", "no answer after {} s"), ("MemoryError", "CUDA {}"))
 
 
-def fill(url: str, count: int, *, search: bool = True) -> None:
-    """Make a ledger at ``url`` and put so many jobs into it; leaves the planner's statistics up to date."""
+def fill(url: str, count: int, *, search: bool = True, index: bool = True) -> None:
+    """Make a ledger at ``url`` and put so many jobs into it; leaves the planner's statistics up to date.
+
+    Without ``search`` they are not noted for searches; without ``index`` their documents are left to be written.
+    """
     store = SqlJobHistoryStore.open(url)
     database = SqlDatabase(url)
     entries = entries_of(count)
     while batch := list(islice(entries, BATCH)):
         with database.writing() as connection:
             _write(connection, batch, search)
-    while search and store.index_for_search(BATCH):
+    while search and index and store.index_for_search(BATCH):
         pass
     _analyse(database)
     database.close()

@@ -4,8 +4,8 @@
                                            [--pool prefork] [--concurrency 2]
 
 No-op jobs, queued before the worker starts. Workers in turn: Celery with its defaults; Celery with the settings that
-strict order needs; the same with ``jobledger.install``, for each ledger; with ``--peers`` also the strict one with ``-E``
-events, and with Celery's own database result backend on each of the databases. Each gets a Redis or Valkey of its own.
+strict order needs; the same with ``jobledger.install``, for each ledger; with ``--peers`` also the strict one with
+``-E`` events, and with Celery's own database result backend on each of the databases. Each gets a broker of its own.
 
 Prints jobs/s of every round, the processor time for each job, and the ratios of the medians. The processor time is that
 of the worker, its children, the agent, and PostgreSQL's processes for the ledger where the server is on this machine;
@@ -146,8 +146,8 @@ def working(
 ) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "celery", "-A", "bench", "worker", "-P", options.pool, "-c", options.concurrency]
     events = ["-E"] if variant.kind == "events" else []
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    worker = subprocess.Popen([*command, *WORKER, *events], cwd=directory, env=environment, **quiet)
+    quiet = subprocess.DEVNULL
+    worker = subprocess.Popen([*command, *WORKER, *events], cwd=directory, env=environment, stdout=quiet, stderr=quiet)
     try:
         yield worker
     finally:

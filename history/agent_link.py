@@ -254,21 +254,30 @@ def _leave_all_to_parent() -> None:
 os.register_at_fork(after_in_child=_leave_all_to_parent)
 
 
+# A thread that closes the file of turns would give up the turn of another thread of this process, too.
 _turn_of_threads = threading.Lock()
 
 
 def start_agent(settings: Settings) -> None:
     """Start the agent of a data directory, and wait until it listens; where one runs already, the new one leaves.
 
-    Returns at once while another process starts it.
+    Returns at once while another process or thread starts one.
 
     Raises:
         OSError, subprocess.SubprocessError: when the agent's Python cannot be started, or the agent cannot start.
     """
     settings.journal_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # One after the other inside this process: closing the file would give up the lock of another thread, too.
-    with _turn_of_threads, (settings.journal_dir / "agent.start").open("ab") as turn:
-        if _is_taken(turn) or _listens(settings):
+    if not _turn_of_threads.acquire(blocking=False):
+        return
+    try:
+        _start_in_turn(settings)
+    finally:
+        _turn_of_threads.release()
+
+
+def _start_in_turn(settings: Settings) -> None:
+    with (settings.journal_dir / "agent.start").open("ab") as turn:
+        if _is_taken(turn):
             return
         with (settings.data_dir / "agent.log").open("ab") as log, fork_guard:
             # A child forked meanwhile would hold the pipe on which Popen waits, and with it this thread for ever.
@@ -328,14 +337,6 @@ def ask_agent(settings: Settings, operation: str, timeout: float = 1.0) -> dict[
                 return answer
     except (OSError, ValueError):
         return None
-
-
-def _listens(settings: Settings) -> bool:
-    try:
-        with _connected(settings, _SILENCE):
-            return True
-    except OSError:
-        return False
 
 
 def agent_is_silent(settings: Settings, timeout: float = 1.0) -> bool:

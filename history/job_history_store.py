@@ -14,8 +14,8 @@ from .job import FailureKind, JobEnd, JobFacts, JobHistoryEntry, JobStatus, Snap
 from .job_cursor import JobCursor
 from .job_search import words_of
 from .node import Node, NodeEnd
-from .recordable import RecordableEvent
 from .poison import PoisonLine, PoisonPlace
+from .recordable import RecordableEvent
 from .redaction import redact_text
 from .statistics import LedgerCounts, Statistics
 

@@ -218,9 +218,7 @@ class Recorder:
 
     def _append(self, events: Sequence[RecordableEvent], pieces: Sequence[_Piece]) -> bool:
         offsets = [
-            JournalOffset(
-                journal=piece.file.name, start=piece.start, end=piece.end, dropped=piece.progress.dropped
-            )
+            JournalOffset(journal=piece.file.name, start=piece.start, end=piece.end, dropped=piece.progress.dropped)
             for piece in pieces
         ]
         if not self._store.append(events, offsets):
@@ -237,7 +235,7 @@ class Recorder:
                     piece.progress.dropped = self._decode_dropped(text).count
                 else:
                     yield recordable_line(text)
-            except (ValueError, RecursionError) as error:
+            except (EventRefused, ValueError, RecursionError) as error:
                 self._set_aside(piece.file, position, text + b"\n", _reason(error))
             position += len(text) + 1
 

@@ -113,7 +113,7 @@ def _as_json(columns: _Columns, rows: _Rows) -> str:
 
 @functools.cache
 def _copying(table: Table, columns: _Columns) -> str:
-    quote = postgresql.dialect().identifier_preparer.quote
+    quote = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]
     return f"COPY {quote(table.name)} ({', '.join(quote(name) for name in columns)}) FROM STDIN"
 
 
@@ -128,7 +128,7 @@ def _positional(dialect: str) -> Dialect:
         return sqlite.dialect()
     from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-    return PGDialect_psycopg(paramstyle="format")
+    return PGDialect_psycopg(paramstyle="format")  # type: ignore[no-untyped-call]
 
 
 @contextmanager

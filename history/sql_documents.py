@@ -12,22 +12,22 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
+    BigInteger,
     Connection,
     Select,
     bindparam,
     delete,
     func,
-    insert,
     literal_column,
     select,
     text,
+    type_coerce,
 )
-from sqlalchemy.dialects import postgresql
 
 from .job import JobHistoryEntry
 from .job_search import document_of, is_searched_anew
 from .schema import job_documents, jobs, search_pending
-from .sql_bulk import append_rows, fetch
+from .sql_bulk import append_rows, fetch, inserting, merge_rows
 from .sql_rows import entries_of, microseconds_of, raw_columns
 from .sql_statements import delete_listed, select_listed
 
@@ -56,12 +56,12 @@ def first_microsecond(number: int) -> int:
 
 
 class _Document(NamedTuple):
-    """A job's text and place, and its number where it was written down before."""
+    """A row of the table, in the order of its columns; without a number until it has one."""
 
+    number: int | None
     job_id: str
-    created_at: Any
+    created_at: int
     document: str
-    number: int | None = None
 
 
 def note_for_search(
@@ -106,14 +106,14 @@ _TAKE: Final = _taking()
 def _write(connection: Connection, job_ids: Collection[str]) -> None:
     query, parameters = select_listed(connection, jobs, "job_id", job_ids)
     entries = entries_of(fetch(connection, _raw(query), parameters))
-    wanted = [_Document(entry.job_id, entry.created_at, document_of(entry)) for entry in entries]
+    wanted = [_Document(None, entry.job_id, microseconds_of(entry.created_at), document_of(entry)) for entry in entries]
     written = {document.job_id: document for document in _written(connection, job_ids)}
     changed = [document for document in wanted if not _is_written(document, written.get(document.job_id))]
     if connection.dialect.name == "sqlite":
         _remove(connection, [written[document.job_id] for document in changed if document.job_id in written])
         _add_numbered(connection, changed)
-    elif changed:
-        connection.execute(_UPSERT, [_without_number(document) for document in changed])
+    else:
+        merge_rows(connection, _upserting(), _UPSERTED, [document[1:] for document in changed])
 
 
 @functools.lru_cache(maxsize=4)
@@ -121,16 +121,15 @@ def _raw(query: Select[Any]) -> Select[Any]:
     return query.with_only_columns(*raw_columns())
 
 
-def _without_number(document: _Document) -> dict[str, Any]:
-    return {"job_id": document.job_id, "created_at": document.created_at, "document": document.document}
+_UPSERTED: Final = ("job_id", "created_at", "document")
 
 
-def _upserting() -> postgresql.Insert:
-    statement = postgresql.insert(job_documents)
+@functools.cache
+def _upserting() -> Any:
+    statement = inserting("postgresql", job_documents, _UPSERTED)
     new = statement.excluded
-    return statement.on_conflict_do_update(
-        index_elements=[job_documents.c.job_id], set_={"created_at": new.created_at, "document": new.document}
-    )
+    changed = {"created_at": new.created_at, "document": new.document}
+    return statement.on_conflict_do_update(index_elements=[job_documents.c.job_id], set_=changed)
 
 
 def _is_written(document: _Document, written: _Document | None) -> bool:
@@ -139,8 +138,14 @@ def _is_written(document: _Document, written: _Document | None) -> bool:
 
 def _written(connection: Connection, job_ids: Collection[str]) -> list[_Document]:
     query, parameters = select_listed(connection, job_documents, "job_id", job_ids)
-    rows = connection.execute(query, parameters)
-    return [_Document(row.job_id, row.created_at, row.document, row.number) for row in rows]
+    return [_Document(*row) for row in fetch(connection, _raw_documents(query), parameters)]
+
+
+@functools.lru_cache(maxsize=4)
+def _raw_documents(query: Select[Any]) -> Select[Any]:
+    documents = job_documents.c
+    created_at = type_coerce(documents.created_at, BigInteger)
+    return query.with_only_columns(documents.number, documents.job_id, created_at, documents.document)
 
 
 def _remove(connection: Connection, documents: Sequence[_Document]) -> None:
@@ -155,7 +160,7 @@ def _add_numbered(connection: Connection, documents: Iterable[_Document]) -> Non
     numbers = _Numbers(connection)
     numbered = [document._replace(number=numbers.next_of(document)) for document in documents]
     if numbered:
-        connection.execute(insert(job_documents), [document._asdict() for document in numbered])
+        append_rows(connection, job_documents, _Document._fields, numbered)
         connection.execute(_LEARN, [_indexed(document) for document in numbered])
 
 
@@ -171,7 +176,7 @@ class _Numbers:
         self._next: dict[int, int] = {}
 
     def next_of(self, document: _Document) -> int:
-        return self._next_from(first_number(microseconds_of(document.created_at)))
+        return self._next_from(first_number(document.created_at))
 
     def _next_from(self, first: int) -> int:
         if first not in self._next:
@@ -193,4 +198,3 @@ _LAST_NUMBER: Final = (
     .order_by(job_documents.c.number.desc())
     .limit(literal_column("1"))
 )
-_UPSERT: Final = _upserting()

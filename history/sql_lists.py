@@ -27,7 +27,7 @@ _FIRST: Final = microseconds_of(datetime.min.replace(tzinfo=UTC))
 
 def list_entries(connection: Connection, status: JobStatus | None, limit: int, offset: int) -> list[JobHistoryEntry]:
     """Return entries by their number in the list; ``limit`` is taken as it is."""
-    values = {"limit": limit, "offset": max(0, min(offset, _LARGEST_OFFSET))}
+    values: Parameters = {"limit": limit, "offset": max(0, min(offset, _LARGEST_OFFSET))}
     if status is not None:
         values["status"] = status.value
     return entries_of(fetch(connection, _listing(status is not None), values))

@@ -31,6 +31,8 @@ _EVENT_COLUMNS: Final = ("job_id", "kind", "at", "recorded_at", "event")
 _LOG_COLUMNS: Final = ("job_id", "recorded_at", "event")
 _SNAPSHOT_COLUMNS: Final = ("job_id", "rank", "sealed", "digest", "size", "key_fingerprint")
 _UNIQUE_VIOLATION: Final = "23505"
+#: Each lost try means that another writer got on; so many in a row have another cause.
+_TRIES: Final = 100
 
 _Row = tuple[Any, ...]
 
@@ -57,14 +59,15 @@ def _fold_into_rows(connection: Connection, events: Sequence[RecordableEvent]) -
     if connection.dialect.name == "sqlite":
         return _try_to_fold(connection, events)
     # A row that is not there cannot be locked. Where another writer inserts the same job first, all locks are given
-    # back and taken anew, so that every writer takes them in one order: known jobs by their id, then new ones by theirs.
-    while True:
+    # back and taken anew, so that every writer takes them in one order: known jobs by their id, then the new ones.
+    for tries_left in reversed(range(_TRIES)):
         try:
             with connection.begin_nested():
                 return _try_to_fold(connection, events)
-        except Exception as error:
-            if getattr(error, "sqlstate", None) != _UNIQUE_VIOLATION:
+        except connection.dialect.loaded_dbapi.Error as error:
+            if tries_left == 0 or getattr(error, "sqlstate", None) != _UNIQUE_VIOLATION:
                 raise
+    raise AssertionError("a try either returns or raises")
 
 
 def _try_to_fold(connection: Connection, events: Sequence[RecordableEvent]) -> EventBatch:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     Connection,
+    FromClause,
     Text,
     bindparam,
     column,
@@ -37,8 +38,8 @@ from .sql_rows import raw_columns
 
 #: How many documents a page looks at, at most, in how many steps: most searches end with a short one.
 STEPS: Final = (500, 10_000)
-#: Runs of three characters that are looked up to find one that few documents have.
-_TRIGRAMS: Final = 8
+#: How many runs of three characters are looked up in each step, to find one that few documents have.
+_TRIED: Final = (1, 8)
 #: How many documents PostgreSQL's index may find, all of which are then sorted.
 MOST: Final = 10_000
 #: Milliseconds that PostgreSQL's index may take for one page.
@@ -74,8 +75,8 @@ class _SqliteSearch:
         before = self._question.before
         last = first_number(self._question.since.created_at)
         top = first_number(before.created_at) + NUMBERS_OF_A_TIME - 1
-        for step in STEPS:
-            reach = self._reach(top, last, step)
+        for step, tried in zip(STEPS, _TRIED, strict=True):
+            reach = self._reach(top, last, step, tried)
             bottom = last if reach is None else reach // NUMBERS_OF_A_TIME * NUMBERS_OF_A_TIME
             self._look(top, bottom)
             if reach is None:
@@ -85,10 +86,10 @@ class _SqliteSearch:
                 break
         return Found(self._rows, Place(first_microsecond(top + 1)))
 
-    def _reach(self, top: int, last: int, step: int) -> int | None:
+    def _reach(self, top: int, last: int, step: int, tried: int) -> int | None:
         """The number to which the rarest run is looked at; ``None`` where even that is not too far."""
         lowest = top
-        for run in _spread(self._trigrams, _TRIGRAMS):
+        for run in _spread(self._trigrams, tried):
             values = {"match": _quoted(run), "top": top, "bottom": last, "skipped": step - 1}
             reach = self._connection.scalar(_REACH, values)
             if reach is None:
@@ -236,15 +237,10 @@ _AGE_REACH: Final = (
 @functools.lru_cache(maxsize=256)
 def _by_age(others: tuple[Term, ...], words: int) -> Any:
     documents = job_documents.c
-    found = job_documents.join(jobs, jobs.c.job_id == documents.job_id)
-    return (
-        select(*raw_columns())
-        .select_from(found)
-        .where(_inside(), *has_words("postgresql", words), *checks_of("postgresql", others))
-        .order_by(documents.created_at.desc(), documents.job_id.desc())
-        .limit(bindparam("limit"))
-        .offset(literal_column("0"))
-    )
+    keys = select(documents.job_id, documents.created_at).where(_inside(), *has_words("postgresql", words))
+    keys = keys.order_by(documents.created_at.desc(), documents.job_id.desc()).offset(literal_column("0"))
+    found = keys.subquery("found")
+    return _looked_up(found, others).order_by(found.c.created_at.desc(), found.c.job_id.desc())
 
 
 @functools.lru_cache(maxsize=64)
@@ -259,7 +255,12 @@ def _keys_with_words(words: int) -> Any:
 def _found_rows(others: tuple[Term, ...]) -> Any:
     ids = func.unnest(bindparam("found", type_=ARRAY(Text)))
     found = ids.table_valued("job_id", with_ordinality="place", name="found").render_derived()
+    return _looked_up(found, others).order_by(found.c.place)
+
+
+def _looked_up(found: FromClause, others: tuple[Term, ...]) -> Any:
+    # One by one and only as many as are needed: else the planner would rather read the whole table.
     row = select(*raw_columns()).where(jobs.c.job_id == found.c.job_id, *checks_of("postgresql", others))
     looked_up = row.correlate(found).offset(literal_column("0")).lateral("looked_up")
-    rows = select(*looked_up.c).select_from(found.join(looked_up, true())).order_by(found.c.place)
+    rows = select(*looked_up.c).select_from(found.join(looked_up, true()))
     return rows.limit(bindparam("limit")).offset(literal_column("0"))

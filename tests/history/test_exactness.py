@@ -1,4 +1,4 @@
-"""Exactness under any arrival: whatever order, repetition and journal events come in, rows and sums are those of a recount."""
+"""Exactness under any arrival: in whatever order and how often events come, rows and sums are those of a recount."""
 
 from __future__ import annotations
 
