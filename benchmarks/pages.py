@@ -2,9 +2,9 @@
 
     python benchmarks/pages.py [--jobs 10000 1000000] [--history-url URL] [--rounds 300] [--keep DIR]
 
-Fills a ledger of each size (an SQLite file; or an empty PostgreSQL database, for one size), reads page 1 and page 10,000
-of each filter, or one three quarters into a smaller ledger, and prints p50 and p99 in the store, the ratio of the slowest
-to the fastest p50 over the sizes and depths where the page is full, and beside it the same page by OFFSET.
+Fills a ledger of each size (an SQLite file; or an empty PostgreSQL database, for one size), reads page 1 and page
+10,000 of each filter, or one three quarters into a smaller ledger, and prints p50 and p99 in the store, the ratio of
+the slowest to the fastest p50 over the sizes and depths where the page is full, and beside it the same page by OFFSET.
 ``--jobs 10000000`` takes an hour and 15 GB. Run it on a machine that does nothing else.
 """
 

@@ -158,6 +158,27 @@ def test_lists_are_filtered_and_go_on_at_a_cursor(site: Any, run: Run) -> None:
     assert "--cursor" in run("jobs", "--limit", "2").stderr
 
 
+def test_jobs_are_found_by_their_labels_their_family_their_times_and_their_words(site: Any, run: Run) -> None:
+    submit = site.controller.submit
+    first = submit("jobs.add", [1, 2], tags=["monthly", "books"], group_id="october", metadata={"customer": "acme"})
+    other = submit("jobs.echo", ["Quicksilver"], tags=["monthly"])
+    site.store.index_for_search()
+
+    def listed(*flags: str) -> list[str]:
+        return [job["job_id"] for job in data(run("jobs", "--json", *flags))["jobs"]]
+
+    assert listed("--tag", "monthly") == [other, first]
+    assert listed("--tag", "monthly", "--tag", "books") == [first]
+    assert listed("--meta", "customer=acme") == listed("--group", "october") == listed("--family", first) == [first]
+    assert listed("--since", "1h") == [other, first]
+    assert listed("--until", "1h") == listed("--worker", "nobody@host") == listed("--failure-group", "none") == []
+    assert listed("--search", "ADD monthly") == [first]
+    short, wrong_time = run("jobs", "--search", "ab"), run("jobs", "--since", "soon")
+    assert (short.returncode, wrong_time.returncode) == (2, 2)
+    assert "at least 3 characters" in short.stderr
+
+
+
 def test_what_a_job_wrote_cannot_steer_the_terminal(site: Any, run: Run) -> None:
     site.start_worker()
     job_id = site.controller.submit("jobs.boom", ["\x1b[2J\x1b]0;owned\x07[red]evil[/red]\r"])
