@@ -114,6 +114,14 @@ class Question(NamedTuple):
 
 def question_of(wanted: JobFilter, after: JobCursor | None) -> Question | None:
     """Return what to ask after the cursor; ``None`` where no job can fit."""
+    question = _question(wanted)
+    if question is None or after is None:
+        return question
+    return question._replace(before=min(question.before, Place(microseconds_of(after.created_at), after.job_id)))
+
+
+@functools.lru_cache(maxsize=256)
+def _question(wanted: JobFilter) -> Question | None:
     terms = _terms(wanted)
     values = {name: value for term in terms.values() for name, value in term.items()}
     if not all(is_text(value) for value in values.values()) or _is_contradiction(wanted):
@@ -121,8 +129,6 @@ def question_of(wanted: JobFilter, after: JobCursor | None) -> Question | None:
     statuses = [status.value for status in wanted.statuses or JobStatus]
     values |= {f"range_{number}": status for number, status in enumerate(dict.fromkeys(statuses))}
     before = Place(_LATEST) if wanted.until is None else Place(microseconds_of(wanted.until))
-    if after is not None:
-        before = min(before, Place(microseconds_of(after.created_at), after.job_id))
     since = Place(_EARLIEST) if wanted.since is None else Place(microseconds_of(wanted.since))
     return Question(tuple(terms), values, before, since)
 

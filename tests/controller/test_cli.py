@@ -178,7 +178,6 @@ def test_jobs_are_found_by_their_labels_their_family_their_times_and_their_words
     assert "at least 3 characters" in short.stderr
 
 
-
 def test_what_a_job_wrote_cannot_steer_the_terminal(site: Any, run: Run) -> None:
     site.start_worker()
     job_id = site.controller.submit("jobs.boom", ["\x1b[2J\x1b]0;owned\x07[red]evil[/red]\r"])
