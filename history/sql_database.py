@@ -25,12 +25,24 @@ _DEAD_SERVER = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
+#: How a server finds out that a client is gone, or stopped in the middle of a transaction: what the client has locked
+#: there, others wait for in vain.
+_DEAD_CLIENT = {
+    "idle_in_transaction_session_timeout": "30s",
+    "tcp_keepalives_idle": "15",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+#: A value that no index takes, for instance: repeating does not mend it.
+_LIMIT_EXCEEDED = "54000"
 #: Of each connection to an SQLite ledger; the pages of the indexes that a batch touches are all over the file.
 _CACHE_KILOBYTES = 16_384
 #: Pages of 4 KB after which the write-ahead log is carried over: a page that many batches touch is then written once.
 _CHECKPOINT_PAGES = 4_000
 #: What repeating does not mend: this user may not write there.
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+#: Seconds of rest after which a connection is asked whether it still stands, before it is used again.
+_REST = 0.005
 _POSTGRESQL_NAMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 
 
@@ -68,6 +80,15 @@ class SqlDatabase:
         """Give a connection in a transaction that only reads."""
         with self._translated(), self._connection() as connection, connection.begin():
             yield connection
+
+    @contextmanager
+    def asking(self) -> Iterator[Connection]:
+        """Give a connection for questions of one statement each: a server is not told of a transaction around them."""
+        with self._translated(), self._connection() as connection:
+            if not self.is_sqlite:
+                connection = connection.execution_options(isolation_level="AUTOCOMMIT")  # noqa: PLW2901
+            with connection.begin():
+                yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -125,6 +146,8 @@ class SqlDatabase:
         except (DBAPIError, PoolTimeout, OSError, self.engine.dialect.loaded_dbapi.Error) as error:
             # A file that was opened while it could only be read stays read-only for as long as it is open.
             self.engine.dispose()
+            if _sqlstate_of(error) == _LIMIT_EXCEEDED:
+                raise EventRefused(f"The ledger {self.shown} refuses what it was given: {_reason(error)}.") from error
             raise HistoryUnavailable(f"The ledger {self.shown} does not answer: {_reason(error)}.") from error
 
 
@@ -169,10 +192,12 @@ def _engine(url: URL, busy_timeout: float, patience: float | None) -> Engine:
             return engine
         seconds = max(2, round(busy_timeout))
         arguments = {"connect_timeout": seconds, **_DEAD_SERVER}
-        engine = create_engine(url, connect_args=arguments, pool_pre_ping=True, **options)
+        engine = create_engine(url, connect_args=arguments, **options)
     except ImportError as error:
         raise HistoryUnavailable("A PostgreSQL ledger needs its driver: pip install 'jobledger[postgres]'.") from error
     event.listen(engine, "connect", _PostgresqlPreparation(busy_timeout))
+    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", _PingAfterRest(engine))
     if patience is not None:
         _limit_waits(engine, patience)
     return engine
@@ -198,6 +223,27 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.execute(f"PRAGMA cache_size = -{_CACHE_KILOBYTES}")
     cursor.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     cursor.close()
+
+
+def _note_use(_connection: object, record: Any) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+class _PingAfterRest:
+    """Asks a server whether it is still there when a connection has rested: every time would cost too much."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._dialect = engine.dialect
+
+    def __call__(self, connection: Any, record: Any, _proxy: object) -> None:
+        if time.monotonic() - record.info.get("used_at", 0.0) > _REST and not self._answers(connection):
+            raise DisconnectionError("the server has closed the connection")
+
+    def _answers(self, connection: Any) -> bool:
+        try:
+            return self._dialect.do_ping(connection)
+        except self._dialect.loaded_dbapi.Error:
+            return False
 
 
 class _SameFile:
@@ -226,11 +272,12 @@ def _begin_sqlite(connection: Connection) -> None:
 
 class _PostgresqlPreparation:
     def __init__(self, busy_timeout: float) -> None:
-        self._lock_timeout = f"{max(1, round(busy_timeout * 1_000))}ms"
+        self._settings = {"lock_timeout": f"{max(1, round(busy_timeout * 1_000))}ms", **_DEAD_CLIENT}
 
     def __call__(self, connection: Any, _record: object) -> None:
+        names, values = list(self._settings), list(self._settings.values())
         with connection.cursor() as cursor:
-            cursor.execute("SELECT set_config('lock_timeout', %s, false)", (self._lock_timeout,))
+            cursor.execute("SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS s(name, value)", (names, values))
         connection.commit()
 
 
@@ -252,7 +299,15 @@ def _create_private(file: Path) -> None:
         return
 
 
+def _sqlstate_of(error: BaseException) -> object:
+    return getattr(_cause_of(error), "sqlstate", None)
+
+
+def _cause_of(error: BaseException) -> BaseException:
+    return error.orig if isinstance(error, DBAPIError) and error.orig else error
+
+
 def _reason(error: BaseException) -> str:
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    cause = _cause_of(error)
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
     return lines[0].rstrip(".")

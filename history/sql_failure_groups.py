@@ -6,15 +6,19 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Select, delete, func, literal, select, tuple_
+from sqlalchemy import Connection, Select, func, literal, select, tuple_
 
 from .failure_group_page import FailureGroupPage, FailureGroupSummary, page_of_groups
 from .job_cursor import JobCursor
 from .schema import Identifier, UtcMicroseconds, failure_groups, jobs
+from .sql_bulk import deleting, merge_rows
 from .sql_statements import select_listed
 
 _BEFORE_ALL: Final = JobCursor(datetime.max.replace(tzinfo=UTC), "")
 _groups = failure_groups.c
+_KEY: Final = ("fingerprint", "shard")
+#: Groups that one transaction removes at most: others wait for it.
+_PRUNED_AT_ONCE: Final = 1_000
 _WHAT: Final = (_groups.fingerprint, _groups.error_type, _groups.pattern, _groups.frame)
 
 
@@ -80,9 +84,10 @@ def _newest_job(fingerprint: str) -> Select[tuple[str]]:
 
 
 def prune_failure_groups(connection: Connection) -> int:
-    """Remove the groups without a job, inside the caller's transaction; return how many rows went."""
+    """Remove some groups without a job, inside the caller's transaction; return how many rows went, 0 for none left."""
     total = func.sum(_groups["count"])
-    empty = connection.scalars(select(_groups.fingerprint).group_by(_groups.fingerprint).having(total <= 0)).all()
+    groups = select(_groups.fingerprint).group_by(_groups.fingerprint).having(total <= 0).limit(_PRUNED_AT_ONCE)
+    empty = connection.scalars(groups).all()
     if not empty:
         return 0
     # Locked before they are counted again: a writer may just now add a job to one.
@@ -92,10 +97,5 @@ def prune_failure_groups(connection: Connection) -> int:
     for row in locked:
         counts[row.fingerprint] += row._mapping["count"]
     gone = [(row.fingerprint, row.shard) for row in locked if counts[row.fingerprint] <= 0]
-    return _delete(connection, gone)
-
-
-def _delete(connection: Connection, rows: list[tuple[str, int]]) -> int:
-    for fingerprint, shard in rows:
-        connection.execute(delete(failure_groups).where(_groups.fingerprint == fingerprint, _groups.shard == shard))
-    return len(rows)
+    merge_rows(connection, deleting(connection.dialect.name, failure_groups, _KEY), _KEY, gone)
+    return len(gone)

@@ -109,7 +109,9 @@ class SqlJobHistoryStore:
         after = None if cursor is None else decode_cursor(cursor)
         if clamped(limit) == 0:
             return JobPage(entries=())
-        with self._database.reading() as connection:
+        database = self._database
+        # A search bounds its statement for the length of a transaction.
+        with database.reading() if job_filter.text else database.asking() as connection:
             return sql_lists.page_of(connection, job_filter, after, clamped(limit))
 
     def index_for_search(self, limit: int = 500) -> int:
@@ -126,7 +128,7 @@ class SqlJobHistoryStore:
         possible = {job_id for job_id in job_ids if is_job_id(job_id)}
         if not possible:
             return {}
-        with self._database.reading() as connection:
+        with self._database.asking() as connection:
             rows = connection.execute(*select_listed(connection, jobs, "job_id", possible)).mappings()
             return {row["job_id"]: entry_of(row) for row in rows}
 
@@ -292,7 +294,7 @@ class SqlJobHistoryStore:
 
     def counts(self) -> LedgerCounts:
         """Return how many jobs there are by status, and what else was counted."""
-        with self._database.reading() as connection:
+        with self._database.asking() as connection:
             return read_counts(connection)
 
     def statistics(
