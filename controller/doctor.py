@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from enum import Enum, auto
@@ -32,7 +33,10 @@ _OLDEST_REDIS: Final = (6, 2)
 _SHOWN_TASKS: Final = 8
 #: Seconds without a renewal of its lease after which a leader may be gone; it renews each second while it is not busy.
 _LEADER_SILENCE: Final = 4.0
+#: Bytes that should be free where the journals are; below that a burst of events may not fit.
+_LEAST_ROOM: Final = 16 * 2**20
 _WITHOUT_BROKER: Final = "Nothing can be sent, cancelled or seen live; running jobs are recorded all the same."
+_WITHOUT_LEDGER: Final = "Jobs run on; their events wait in the journals, and nothing can be listed."
 
 
 class _Broker(Enum):
@@ -85,11 +89,26 @@ def _data_directory(settings: Settings) -> Iterator[Finding]:
             "What happens to jobs of this host is not recorded.",
             "Make it writable for this user, or name another one in JOBLEDGER_DATA_DIR.",
         )
+        return
+    disk = shutil.disk_usage(_existing(settings.data_dir))
+    # Some file systems cannot say how large they are.
+    if disk.total and disk.free < _LEAST_ROOM:
+        yield serious(
+            "data directory",
+            f"The disk of {settings.data_dir} is full, or nearly so: {disk.free:,} bytes are free.",
+            "Events that do not fit are lost: their number is recorded when there is room again.",
+            "Make room on it.",
+        )
+
+
+def _existing(directory: Path) -> Path:
+    while not directory.exists() and directory != directory.parent:
+        directory = directory.parent
+    return directory
 
 
 def _obstacle_to_writing(directory: Path) -> str | None:
-    while not directory.exists() and directory != directory.parent:
-        directory = directory.parent
+    directory = _existing(directory)
     if not directory.is_dir():
         return f"{directory} is no directory"
     return None if os.access(directory, os.W_OK | os.X_OK) else f"{directory} cannot be written"
@@ -218,7 +237,12 @@ def _broker_settings(info: dict[str, Any]) -> Iterator[Finding]:
 
 def _ledger(app: Any, settings: Settings, broker: _Broker) -> Iterator[Finding]:
     try:
-        if schema_version.check(settings.ledger_url).state is schema_version.SchemaState.EMPTY:
+        state = schema_version.check(settings.ledger_url).state
+    except HistoryUnavailable as error:
+        yield serious("ledger", str(error), _WITHOUT_LEDGER, "Bring it back, or correct JOBLEDGER_HISTORY_URL.")
+        return
+    try:
+        if state is schema_version.SchemaState.EMPTY:
             yield note("ledger", "There is none yet.", "", "The first worker, or the first job, makes it.")
             if broker is _Broker.ANSWERS:
                 yield _no_worker()
@@ -232,9 +256,7 @@ def _ledger(app: Any, settings: Settings, broker: _Broker) -> Iterator[Finding]:
             with closing(JobHistoryService.connect(app, settings, wait=ONE_SHOT_WAIT)) as service:
                 yield from _nodes(service)
     except HistoryUnavailable as error:
-        yield serious(
-            "ledger", str(error), "Jobs run on; their events wait in the journals, and nothing can be listed."
-        )
+        yield serious("ledger", str(error), _WITHOUT_LEDGER)
 
 
 def _schema(store: JobHistoryStore) -> Iterator[Finding]:

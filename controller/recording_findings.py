@@ -81,8 +81,8 @@ def agent_findings(settings: Settings) -> Iterator[Finding]:
         yield serious(
             "agent",
             f"It cannot record: {status['trouble']}",
-            f"{status['backlog_bytes']:,} bytes of events wait in {settings.journal_dir}; none is lost.",
-            "Bring the ledger back.",
+            f"{status['backlog_bytes']:,} bytes of events wait in {settings.journal_dir}; what stands there is safe.",
+            "Bring the ledger back, or make room if a disk is full.",
         )
     else:
         yield ok(

@@ -40,8 +40,8 @@ class RecordingStatus(msgspec.Struct, frozen=True, kw_only=True):
     #: Why the ledger could not be asked.
     ledger_problem: str | None = None
     journals: tuple[JournalBacklog, ...] = ()
-    #: Of all hosts: what was dropped, and lines that could not be read.
-    gaps: tuple[RecordingGap, ...] = ()
+    #: Of all hosts: what was dropped, and lines that could not be read; ``None`` while that cannot be asked.
+    gaps: tuple[RecordingGap, ...] | None = None
 
 
 def recording_status(settings: Settings) -> RecordingStatus:

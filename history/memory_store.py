@@ -87,9 +87,9 @@ class MemoryJobHistoryStore:
                 return False
             if not all(self._is_at(offset.journal, offset.start) for offset in offsets):
                 return False
+            self._record(batch)
             for offset in offsets:
                 self._advance(offset)
-            self._record(batch)
         return True
 
     def record_job_submission(self, job: JobSubmission) -> bool:
@@ -211,10 +211,10 @@ class MemoryJobHistoryStore:
         with self._lock:
             if self.get_poison(place) is None:
                 return False
+            self._record(events)
             journal = self._journals[place.journal]
             del journal.poison[place.offset]
             journal.dropped = max(journal.dropped, dropped if journal.known else 0)
-            self._record(events)
         return True
 
     def blame_poison(self, place: PoisonPlace, reason: str) -> None:

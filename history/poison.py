@@ -15,6 +15,8 @@ from .journal import CONTROL_PREFIX
 if TYPE_CHECKING:
     from .job_history_store import JobHistoryStore
 
+#: What a line can raise that has nothing to do with the ledger's state.
+REFUSALS: Final = (EventRefused, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError)
 #: Lines that are held in memory at a time.
 _PAGE: Final = 100
 
@@ -110,7 +112,7 @@ def replay(store: JobHistoryStore, *, dry_run: bool = False) -> Iterator[Replaye
             read = read_line(line.line)
             if not dry_run and not store.release_poison(line.place, read.event, read.dropped):
                 continue
-        except (EventRefused, ValueError, RecursionError) as error:
+        except REFUSALS as error:
             reason = str(error) or type(error).__name__
             if not dry_run and reason != line.reason:
                 store.blame_poison(line.place, reason)

@@ -15,6 +15,7 @@ import msgspec
 from ..errors import EventRefused
 from .job_history_store import JobHistoryStore, JournalOffset
 from .journal import CONTROL_PREFIX, SUFFIX, JournalFile, journal_files
+from .poison import REFUSALS
 from .recordable import RecordableEvent, recordable_line
 
 logger = logging.getLogger("jobledger.recorder")
@@ -29,8 +30,6 @@ _PASS: Final = 0.25
 #: Seconds between two looks whether the writer of a journal without news is gone, the first and the longest.
 _LOOK_INTERVAL: Final = 0.1
 _LONGEST_LOOK_INTERVAL: Final = 5.0
-#: What an event can make a store raise that has nothing to do with the ledger's state.
-_REFUSALS: Final = (EventRefused, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError)
 
 
 class _Dropped(msgspec.Struct, frozen=True):
@@ -194,7 +193,7 @@ class Recorder:
         try:
             if self._advance(pieces):
                 return sum(len(piece.text) for piece in pieces)
-        except _REFUSALS as refusal:
+        except REFUSALS as refusal:
             if len(pieces) == 1:
                 return self._record_without_poison(pieces[0], refusal)
         if len(pieces) == 1:

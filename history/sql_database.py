@@ -33,6 +33,7 @@ _DEAD_CLIENT = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
+_SET = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS setting(name, value)"
 #: A value that no index takes, for instance: repeating does not mend it.
 _LIMIT_EXCEEDED = "54000"
 #: Of each connection to an SQLite ledger; the pages of the indexes that a batch touches are all over the file.
@@ -277,7 +278,7 @@ class _PostgresqlPreparation:
     def __call__(self, connection: Any, _record: object) -> None:
         names, values = list(self._settings), list(self._settings.values())
         with connection.cursor() as cursor:
-            cursor.execute("SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS s(name, value)", (names, values))
+            cursor.execute(_SET, (names, values))
         connection.commit()
 
 

@@ -20,6 +20,8 @@ from .sql_search import Found, search
 #: How many jobs a page looks at, at most, when no index covers its filter: in steps, since most need only the first.
 SCAN_STEPS: Final = (200, 800, 4_000)
 SCAN_LIMIT: Final = sum(SCAN_STEPS)
+#: How many jobs may arrive between a step's two statements: without room for them the oldest ones would be left out.
+_ARRIVALS: Final = 5_000
 
 _LARGEST_OFFSET: Final = 2**62
 _FIRST: Final = microseconds_of(datetime.min.replace(tzinfo=UTC))
@@ -87,9 +89,9 @@ def _scanned(connection: Connection, question: Question, shapes: list[Shape], li
     rows: list[Any] = []
     before = question.before
     for step in SCAN_STEPS:
-        # First how far to look, then what is there: what arrives in between is not looked at twice.
+        # First how far to look, then all that is there by then: what arrives in between is not looked at twice.
         reach, shape = _farthest(connection, question, shapes, _Stretch(before, question.since, step))
-        stretch = _Stretch(before, reach or question.since, step)
+        stretch = _Stretch(before, reach or question.since, step + _ARRIVALS)
         rows += _rows(connection, question, shape, stretch, limit - len(rows))
         if reach is None or len(rows) >= limit:
             return Found(rows, None)

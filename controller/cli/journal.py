@@ -16,6 +16,7 @@ from .output import age, local_time, note, one_line, print_json, say, show
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ...history.job_history_store import RecordingGap
     from ..poison_view import ReplayedView
     from ..recording_status import JournalBacklog, RecordingStatus
 
@@ -62,10 +63,10 @@ def _tell(found: RecordingStatus) -> None:
     say(f"Journals:  {_sum(found.journals)} in {found.directory}")
     if found.journals:
         show(_journal_table(found.journals))
-    dropped, poisoned = sum(gap.dropped for gap in found.gaps), sum(gap.poisoned for gap in found.gaps)
-    say(f"Gaps:      {dropped:,} events were not written (full disk), {poisoned:,} lines could not be read")
-    for gap in found.gaps:
-        say(f"  {gap.journal}: {gap.dropped:,} not written, {gap.poisoned:,} not read; last {age(gap.updated_at)} ago")
+    if found.gaps is None:
+        say("Gaps:      cannot be said without the ledger")
+    else:
+        _tell_gaps(found.gaps)
 
 
 def _sum(journals: tuple[JournalBacklog, ...]) -> str:
@@ -73,6 +74,15 @@ def _sum(journals: tuple[JournalBacklog, ...]) -> str:
     known = [size for size in waiting if size is not None]
     backlog = f"{sum(known):,} bytes wait" if len(known) == len(waiting) else "what waits cannot be said"
     return f"{len(journals):,} files, {backlog}"
+
+
+def _tell_gaps(gaps: tuple[RecordingGap, ...]) -> None:
+    dropped, poisoned = sum(gap.dropped for gap in gaps), sum(gap.poisoned for gap in gaps)
+    say(f"Gaps:      {dropped:,} events were not written (full disk), {poisoned:,} lines could not be read")
+    for gap in gaps:
+        say(f"  {gap.journal}: {gap.dropped:,} not written, {gap.poisoned:,} not read; last {age(gap.updated_at)} ago")
+    if poisoned:
+        note("The lines and their reasons: jobledger journal replay --dry-run")
 
 
 def _journal_table(journals: tuple[JournalBacklog, ...]) -> Table:
@@ -137,7 +147,7 @@ def show_line(line_id: LineId, as_json: JsonFlag = False) -> int:
         return ExitCode.DONE
     say(f"Journal {line.journal}, byte {line.offset:,}, {line.size:,} bytes; set aside {local_time(line.recorded_at)}")
     say(f"Reason: {one_line(line.reason)}")
-    say(line.text)
+    say(line.text.rstrip("\n"))
     return ExitCode.DONE
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -20,6 +20,8 @@ from jobledger.history.job_history_store import JobFilter, JobHistoryStore
 from jobledger.history.job_search import document_of
 from jobledger.history.memory_store import MemoryJobHistoryStore
 from jobledger.history.sql_store import SqlJobHistoryStore
+
+OpenStore = Callable[[str], SqlJobHistoryStore]
 
 DAWN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 GROUP = "b0c91685b5c19759"
@@ -352,3 +354,30 @@ def test_times_at_the_ends_of_all_time_filter_like_any_other(store: JobHistorySt
     first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
     assert found(store, "render", since=first, until=last) == ["job"]
     assert found(store, "render", until=first) == found(store, "render", since=last) == []
+
+
+@pytest.mark.parametrize("wanted", [JobFilter(task="a", queue="b"), JobFilter(tags=("x",), task="a")])
+def test_jobs_that_arrive_in_the_middle_of_a_page_push_no_other_job_out_of_it(
+    ledger_url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, wanted: JobFilter
+) -> None:
+    monkeypatch.setattr(sql_lists, "SCAN_STEPS", (3, 5))
+    store, sender = open_store(ledger_url), open_store(ledger_url)
+    facts = JobFacts(task="a", queue="b", tags=("x",))
+    numbers = count()
+
+    def submit() -> None:
+        number = next(numbers)
+        sender.append([JobEvent(kind=EventKind.SUBMITTED, job_id=f"{number:03}", at=later(number), facts=facts)])
+
+    for _ in range(30):
+        submit()
+    look = sql_lists._reach
+
+    def look_and_submit(*arguments: Any) -> Any:
+        place = look(*arguments)
+        submit()
+        return place
+
+    monkeypatch.setattr(sql_lists, "_reach", look_and_submit)
+    found = {entry.job_id for entry in all_pages(store, wanted, 4)}
+    assert {f"{number:03}" for number in range(30)} <= found

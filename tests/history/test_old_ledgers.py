@@ -30,6 +30,7 @@ from jobledger.history.schema import METADATA
 from jobledger.history.schema_objects import objects_in, objects_of
 from jobledger.history.schema_version import REVISIONS, VERSION_TABLE, SchemaState, SchemaVersion
 from jobledger.history.sql_store import SqlJobHistoryStore
+from msgspec.structs import replace
 from sqlalchemy import make_url
 
 from .raw_database import connected, differences_from_metadata, forget_ledger, load_old_ledger, run, schema_of
@@ -266,6 +267,21 @@ def test_the_new_ways_to_ask_know_the_old_jobs(upgraded: SqlJobHistoryStore, sta
     assert [entry.job_id for entry in page.entries] == [
         job_id for job_id, is_status in zip(IDS, STATUSES, strict=True) if is_status == status
     ][::-1]
+
+
+def test_old_failures_are_in_their_groups_and_leave_them_once(upgraded: SqlJobHistoryStore) -> None:
+    [group] = upgraded.failure_groups().groups
+    assert (group.count, group.example_job_id, group.last_seen_at) == (1, IDS[1], FAILED.at)
+    assert [entry.job_id for entry in upgraded.page_jobs(JobFilter(failure_group=group.fingerprint)).entries] == [
+        IDS[1]
+    ]
+    again = JobEvent(kind=EventKind.ENDED, job_id="again", at=after(90), end=replace(FAILED, at=after(90)))
+    submitted = JobEvent(kind=EventKind.SUBMITTED, job_id="again", at=after(80), facts=ENTRIES[1].facts)
+    upgraded.append([submitted, again])
+    corrected = end(JobStatus.COMPLETED, 70)
+    upgraded.append([observed(EventKind.ENDED, 1, 90, end=corrected)])
+    [left] = upgraded.failure_groups().groups
+    assert (left.fingerprint, left.count, left.example_job_id) == (group.fingerprint, 1, "again")
 
 
 def test_an_old_job_goes_on(upgraded: SqlJobHistoryStore) -> None:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from jobledger.errors import EventRefused
 from jobledger.history.event import EventKind, JobEvent, now
+from jobledger.history.job import JobEnd, JobStatus
 from jobledger.history.job_history_store import JobHistoryStore, JournalOffset
 from jobledger.history.poison import PoisonPlace, poison_lines, read_line, replay
 
@@ -89,6 +90,15 @@ class TestReplay:
         store.record_poison("journal", 0, line("x" * 999), "too long")
         [outcome] = replay(store)
         assert outcome.obstacle is not None
+        assert places(store) == [("journal", 0)]
+
+    def test_goes_on_behind_a_line_that_breaks_the_recording(self, store: JobHistoryStore) -> None:
+        # So long a run has no place in the statistics.
+        end = JobEnd(status=JobStatus.COMPLETED, at=now(), runtime=1e308)
+        store.record_poison("journal", 0, line("endless", end=end), "why")
+        store.record_poison("journal", 90, line("good"), "why")
+        assert [outcome.obstacle is None for outcome in replay(store)] == [False, True]
+        assert store.get_job("good") is not None
         assert places(store) == [("journal", 0)]
 
     def test_counts_the_drops_that_a_control_line_tells(self, store: JobHistoryStore) -> None:

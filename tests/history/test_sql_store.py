@@ -9,10 +9,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from jobledger.errors import HistoryUnavailable, SettingsError
+from jobledger.errors import EventRefused, HistoryUnavailable, SettingsError
+from jobledger.history import sql_database
 from jobledger.history.event import EventKind, JobEvent
 from jobledger.history.fold import fold
 from jobledger.history.job import JobFacts, JobHistoryEntry, JobStatus, Snapshot
@@ -22,6 +24,8 @@ from jobledger.history.job_history_store import (
     JobSubmission,
     JournalOffset,
 )
+from jobledger.history.recordable import recordable
+from jobledger.history.sql_recording import record_events
 from jobledger.history.sql_store import SqlJobHistoryStore
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError
@@ -98,6 +102,10 @@ def in_processes(script: str, arguments: Sequence[Sequence[object]]) -> list[str
         for process in processes:
             process.kill()
             process.wait()
+
+
+def started(job_id: str, worker_id: str = "node") -> JobEvent:
+    return JobEvent(kind=EventKind.STARTED, job_id=job_id, at=DAWN, run_id="run", worker_id=worker_id)
 
 
 @contextmanager
@@ -299,6 +307,34 @@ class TestTroubles:
         blocker.close()
         store.record_status_change("job", JobStatus.RUNNING, DAWN)
         assert len(store.get_job_events("job")) == 2
+        store.close()
+
+    def test_who_stops_in_the_middle_of_a_transaction_keeps_others_waiting_for_a_while_only(
+        self, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sql_database._DEAD_CLIENT, "idle_in_transaction_session_timeout", "200ms")
+        stopped, other = SqlJobHistoryStore.open(postgresql_url), SqlJobHistoryStore.open(postgresql_url)
+
+        def write_while_it_stops() -> None:
+            with stopped._database.writing() as connection:
+                record_events(connection, [recordable(started("job"))])
+                # The same process, and so the same shard of the sums.
+                other.append([started("other")])
+
+        with pytest.raises(HistoryUnavailable):
+            write_while_it_stops()
+        assert [entry.job_id for entry in other.list_jobs()] == ["other"]
+        stopped.append([started("job")])
+        assert other.get_job("job") is not None
+        stopped.close()
+        other.close()
+
+    def test_a_value_that_no_index_takes_is_refused_and_not_taken_for_an_outage(self, postgresql_url: str) -> None:
+        store = SqlJobHistoryStore.open(postgresql_url)
+        endless = "".join(sha256(str(number).encode()).hexdigest() for number in range(500))
+        with pytest.raises(EventRefused):
+            store.append([started("job", worker_id=endless)])
+        assert store.get_job("job") is None
         store.close()
 
     def test_a_locked_row_is_waited_for_no_longer_than_the_busy_timeout(self, postgresql_url: str) -> None:

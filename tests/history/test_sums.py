@@ -340,6 +340,16 @@ def test_groups_without_a_job_are_pruned(sql_store: SqlJobHistoryStore) -> None:
     assert differences(sql_store) == []
 
 
+def test_groups_are_pruned_a_part_at_a_time(sql_store: SqlJobHistoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql_failure_groups, "_PRUNED_AT_ONCE", 2)
+    names = ("apple", "pear", "plum")
+    sql_store.append([event for name in names for event in failed(name, message=f"ValueError: no {name} left")])
+    sql_store.append([event for name in names for event in happened(name)[2:]])
+    with sql_store._database.writing() as connection:
+        assert [sql_failure_groups.prune_failure_groups(connection) for _ in range(3)] == [2, 1, 0]
+    assert differences(sql_store) == []
+
+
 def test_groups_are_pruned_while_others_write(sql_store: SqlJobHistoryStore) -> None:
     def fail_and_recover(name: str) -> None:
         for number in range(20):

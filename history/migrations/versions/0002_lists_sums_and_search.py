@@ -1,9 +1,14 @@
 """More ways to ask for jobs; labels, sums over all jobs, failure groups."""
 
 import logging
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
+from jobledger.history.failure_group import FailureGroup, failure_group_of
+from jobledger.history.job import FailureKind, JobEnd, JobFacts, JobHistoryEntry, JobStatus
 from sqlalchemy.dialects import postgresql
 
 revision = "0002"
@@ -103,6 +108,69 @@ def _make_sums() -> None:
         sa.PrimaryKeyConstraint("fingerprint", "shard"),
     )
     op.create_index("failure_groups_by_age", "failure_groups", ["last_seen_at", "fingerprint"])
+    _group_old_failures()
+
+
+def _group_old_failures() -> None:
+    """Else the end of an old failure would be taken off a count that it was never in."""
+    tallies: dict[FailureGroup, list[Any]] = {}
+    for rows in _old_failures():
+        grouped = [(row, group) for row in rows if (group := _group_of(row)) is not None]
+        op.get_bind().execute(_SET_GROUP, [{"job": row.job_id, "known": group.fingerprint} for row, group in grouped])
+        for row, group in grouped:
+            tally = tallies.setdefault(group, [0, row.end_at, row.end_at, row.job_id])
+            tally[0] += 1
+            tally[1] = min(tally[1], row.end_at)
+            if row.end_at >= tally[2]:
+                tally[2:] = row.end_at, row.job_id
+    groups = [dict(zip(_GROUP_COLUMNS, (group[0], 0, *group[1:], *tallies[group]), strict=True)) for group in tallies]
+    if groups:
+        op.get_bind().execute(_ADD_GROUP, groups)
+
+
+def _old_failures() -> Iterator[Sequence[sa.Row[Any]]]:
+    place = {"created_at": -(2**63), "job_id": ""}
+    while rows := op.get_bind().execute(_FAILURES, place).all():
+        yield rows
+        place = {"created_at": rows[-1].created_at, "job_id": rows[-1].job_id}
+
+
+def _group_of(row: sa.Row[Any]) -> FailureGroup | None:
+    end = JobEnd(
+        status=JobStatus.FAILED,
+        at=_SOME_TIME,
+        failure_kind=FailureKind(row.end_failure_kind) if row.end_failure_kind else None,
+        error_type=row.end_error_type,
+        error_message=row.end_error_message,
+        traceback=row.end_traceback,
+    )
+    facts = JobFacts(task=row.task) if row.task is not None else None
+    return failure_group_of(JobHistoryEntry(job_id=row.job_id, created_at=_SOME_TIME, facts=facts, end=end))
+
+
+_SOME_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+_FAILURES = sa.text(
+    "SELECT job_id, created_at, task, end_at, end_failure_kind, end_error_type, end_error_message, end_traceback "
+    "FROM jobs WHERE status = 'FAILED' AND (created_at, job_id) > (:created_at, :job_id) "
+    "ORDER BY created_at, job_id LIMIT 500"
+)
+_SET_GROUP = sa.text("UPDATE jobs SET failure_group = :known WHERE job_id = :job")
+_GROUP_COLUMNS = (
+    "fingerprint",
+    "shard",
+    "error_type",
+    "pattern",
+    "frame",
+    "count",
+    "first_seen_at",
+    "last_seen_at",
+    "example_job_id",
+)
+_ADD_GROUP = sa.text(
+    "INSERT INTO failure_groups (fingerprint, shard, error_type, pattern, frame, count, first_seen_at, last_seen_at, "
+    "example_job_id) VALUES (:fingerprint, :shard, :error_type, :pattern, :frame, :count, :first_seen_at, "
+    ":last_seen_at, :example_job_id)"
+)
 
 
 def _make_pruned_jobs() -> None:
