@@ -138,13 +138,17 @@ class JobHistoryService:
         """Return the newest lines of a job's log, oldest first."""
         return self._store.get_job_log(job_id, limit)
 
+    def first_of_family(self, job_id: str) -> str:
+        """Return the id of the first job of a job's family of retries; the job's own where no other is known."""
+        entry = self._store.get_job(job_id)
+        return job_id if entry is None else _root_of(entry)
+
     def later_retries(self, job_id: str, limit: int = 20) -> tuple[JobViewModel, ...]:
         """Return the jobs of a job's family of retries that were made after it, newest first."""
         entry = self._store.get_job(job_id)
         if entry is None:
             return ()
-        root_id = (entry.facts.root_id if entry.facts else None) or job_id
-        family = self.list_jobs(JobFilter(root_id=root_id), limit=limit).jobs
+        family = self.list_jobs(JobFilter(root_id=_root_of(entry)), limit=limit).jobs
         return tuple(job for job in family if job.created_at and job.created_at > entry.created_at)
 
     # -- sums over all jobs
@@ -322,6 +326,10 @@ class JobHistoryService:
     @property
     def _actions_enabled(self) -> bool:
         return self._execution.settings.job_actions_enabled
+
+
+def _root_of(entry: JobHistoryEntry) -> str:
+    return (entry.facts.root_id if entry.facts else None) or entry.job_id
 
 
 def _is_shown(view: JobViewModel, wanted: JobFilter) -> bool:

@@ -74,9 +74,11 @@ def new_file(path: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
     The file belongs to this user only. ``replace`` allows it to take another one's place.
 
     Raises:
-        ExportFailed: when there is such a file already, or when it cannot be written.
+        ExportFailed: when there is such a file already, when it is a directory or a device, or cannot be written.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ExportFailed(f"{path} is no file; choose another.")
         if not replace and path.exists():
             raise ExportFailed(f"{path} exists already; choose another name, or replace it with --force.")
         with _named_when_whole(path, replace=replace) as stream:

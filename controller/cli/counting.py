@@ -42,9 +42,10 @@ def stats(
     jobledger stats --since 2026-11-20T08:00 --until 2026-11-20T09:00 --json
     """
     present = datetime.now(UTC)
-    start, end = beginning("--since", since, present), beginning("--until", until, present) if until else present
+    start = beginning("--since", since, present)
+    end = present if until is None else beginning("--until", until, present)
     if start >= end:
-        raise InvalidJob("--since", f"{since!r} is not before {until or 'now'}")
+        raise InvalidJob("--since", f"{since!r} is not before {'now' if until is None else f'--until {until!r}'}")
     with reading_service(0.0) as service:
         statistics = service.statistics(start, end, task=task, queue=queue)
     if as_json:

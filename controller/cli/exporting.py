@@ -15,7 +15,7 @@ from ...errors import ExportFailed
 from ...history.export_format import ExportFormat
 from ...history.job_history_store import JobFilter
 from .connection import reading_service
-from .job_filter import with_filter
+from .job_filter import whole_family, with_filter
 from .output import note
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ def _write(
     target: Path | BinaryIO, wanted: JobFilter, export_format: ExportFormat, *, events: bool, replace: bool
 ) -> int:
     with reading_service(0.0) as service, _bar(service, wanted, target) as progress:
-        return service.export(target, wanted, export_format, events=events, replace=replace, progress=progress)
+        family = whole_family(service, wanted)
+        return service.export(target, family, export_format, events=events, replace=replace, progress=progress)
 
 
 @contextmanager

@@ -6,14 +6,18 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
+import msgspec
 import typer
 
 from ...errors import InvalidJob
 from ...history.job import JobStatus
 from ...history.job_history_store import JobFilter
 from .period import beginning
+
+if TYPE_CHECKING:
+    from ..job_history_service import JobHistoryService
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -41,7 +45,7 @@ _FLAGS: Final[dict[str, Any]] = {
     "tag": _several("--tag", "WORD", "Only jobs with this tag; repeatable: with all of them."),
     "meta": _several("--meta", "KEY=VALUE", "Only jobs with this item of metadata; repeatable: with all of them."),
     "group": _one("--group", "NAME", "Only jobs of this group."),
-    "family": _one("--family", "ID", "Only this job and the retries that come from it."),
+    "family": _one("--family", "ID", "Only this job's family: the first job, and all retries that come from it."),
     "failure_group": _one("--failure-group", "GROUP", "Only jobs of this group of `jobledger failures`."),
     "since": _one("--since", "TIME", "Only jobs sent since then: 90s, 30min, 6h, 7d, 4w ago, or a moment."),
     "until": _one("--until", "TIME", "Only jobs sent before then, likewise."),
@@ -66,6 +70,13 @@ def with_filter(command: Command) -> Command:
     return with_flags  # type: ignore[return-value]
 
 
+def whole_family(service: JobHistoryService, wanted: JobFilter) -> JobFilter:
+    """Return a filter by any job of a family as one by its first job."""
+    if wanted.root_id is None:
+        return wanted
+    return msgspec.structs.replace(wanted, root_id=service.first_of_family(wanted.root_id))
+
+
 def _filter_of(
     *,
     status: list[JobStatus] | None,
@@ -81,7 +92,7 @@ def _filter_of(
     until: str | None,
     search: str | None,
 ) -> JobFilter:
-    present = datetime.now(UTC)
+    start, end = _times(since, until)
     try:
         return JobFilter(
             statuses=tuple(status or ()),
@@ -93,12 +104,21 @@ def _filter_of(
             group_id=group,
             root_id=family,
             failure_group=failure_group,
-            since=beginning("--since", since, present) if since else None,
-            until=beginning("--until", until, present) if until else None,
+            since=start,
+            until=end,
             text=search,
         )
     except ValueError as error:
         raise InvalidJob("--search", str(error)) from None
+
+
+def _times(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:
+    present = datetime.now(UTC)
+    start = None if since is None else beginning("--since", since, present)
+    end = None if until is None else beginning("--until", until, present)
+    if start is not None and end is not None and start >= end:
+        raise InvalidJob("--since", f"{since!r} is not before --until {until!r}")
+    return start, end
 
 
 def _items(texts: Iterable[str]) -> Iterable[tuple[str, str]]:

@@ -112,6 +112,6 @@ def _code(value: object) -> int:
 
 def _explain_usage(error: Any) -> int:
     command = error.ctx.command_path if error.ctx else "jobledger"
-    if error.format_message():
-        note(f"{command}: {error.format_message().rstrip('.')}. See `{command} --help`.")
+    if message := error.format_message().replace("Value error, ", ""):
+        note(f"{command}: {message.rstrip('.')}. See `{command} --help`.")
     return ExitCode.USAGE

@@ -54,6 +54,8 @@ def prune(
     jobledger prune --keep 10000 --status completed --yes
     """
     _require_ended(status or [])
+    if status and older_than is None and keep is None:
+        raise InvalidJob("--status", "says only which jobs; add --older-than or --keep")
     with reading_service(0.0) as service:
         policy = service.retention_policy(_age(older_than), keep, status or ())
         if dry_run or not yes:

@@ -14,7 +14,7 @@ from ...history.job import JobStatus
 from ...history.job_history_store import JobFilter
 from .acting import JobId, JsonFlag
 from .connection import reading_service
-from .job_filter import with_filter
+from .job_filter import whole_family, with_filter
 from .job_page import job_json, job_page
 from .job_table import job_table, progress, what
 from .output import console, is_interactive, local_time, note, one_line, print_json, say
@@ -30,13 +30,7 @@ _INTERVAL: Final = 0.5
 _PAGE_LIMIT: Final = 500
 _WATCHED: Final = 20
 
-StatusFlag = Annotated[
-    list[JobStatus] | None,
-    typer.Option("--status", case_sensitive=False, help="Only jobs of this status; repeatable."),
-]
 LimitFlag = Annotated[int, typer.Option("--limit", min=1, max=_PAGE_LIMIT, help="How many at most.")]
-TaskFlag = Annotated[str | None, typer.Option("--task", metavar="NAME", help="Only jobs of this task.")]
-QueueFlag = Annotated[str | None, typer.Option("--queue", metavar="NAME", help="Only jobs of this queue.")]
 
 
 @with_filter
@@ -63,7 +57,7 @@ def jobs(
     is_everything = wanted == JobFilter() and cursor is None
     with reading_service() as service:
         try:
-            page = service.list_jobs(wanted, cursor, limit)
+            page = service.list_jobs(whole_family(service, wanted), cursor, limit)
         except ValueError:
             raise InvalidJob("--cursor", f"{str(cursor)[:80]!r} was not given out by a page") from None
         counts = service.counts() if is_everything and page.jobs and not as_json else None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _CHART_WIDTH: Final = 60
-_STEP_NAMES: Final = {60: "minute", 3_600: "hour", 86_400: "day"}
+_STEP_NAMES: Final = {60: "a minute", 3_600: "an hour", 86_400: "a day"}
 _PERCENTILES: Final = "50 / 95 / 99 %"
 
 
@@ -79,12 +79,12 @@ def _chart(statistics: Statistics) -> Iterator[Text]:
 
     size = -(-len(statistics.steps) // _CHART_WIDTH)
     columns = [statistics.steps[first : first + size] for first in range(0, len(statistics.steps), size)]
-    name = _STEP_NAMES.get(statistics.step, f"{statistics.step} s")
-    unit = name if size == 1 else f"{size} {name}s"
+    name = _STEP_NAMES[statistics.step]
+    unit = name if size == 1 else f"{size} {name.split()[-1]}s"
     for title, style, of in (("COMPLETED", "green", _completed), ("FAILED", "bold red", _failed_in)):
         counts = [of(column) for column in columns]
         most = max(counts, default=0)
-        yield Text.assemble((f"{title:<9}  ", "bold"), (_bars(counts, most), style), f"  at most {most:,} in a {unit}")
+        yield Text.assemble((f"{title:<9}  ", "bold"), (_bars(counts, most), style), f"  at most {most:,} in {unit}")
 
 
 def _completed(steps: Sequence[Step]) -> int:

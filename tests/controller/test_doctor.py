@@ -241,7 +241,7 @@ def test_an_agent_that_hangs_is_serious(site: Any, settings: Settings) -> None:
 
 
 def test_a_setting_that_is_wrong_is_told_in_json_too(site: Any) -> None:
-    command = [PROGRAM, "doctor", "--json", "--app", "nonsense"]
+    command = [str(PROGRAM), "doctor", "--json", "--app", "nonsense"]
     result = subprocess.run(command, env=site.environment_with(), capture_output=True, text=True, check=False)
     assert result.returncode == 2
     told = json.loads(result.stdout)

@@ -20,7 +20,7 @@ PROGRAM = Path(sys.executable).with_name("jobledger")
 
 def run(site: Any, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``jobledger journal`` for a site."""
-    command = [PROGRAM, "journal", *arguments]
+    command = [str(PROGRAM), "journal", *arguments]
     settings = site.environment_with(**environment)
     return subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
 

@@ -250,7 +250,7 @@ def test_the_same_words_in_two_places_are_two_groups() -> None:
 
 
 def test_without_a_traceback_the_task_is_the_place() -> None:
-    lost = {"kind": FailureKind.WORKER_LOST, "detail": "boot 019a of node-1 ended at 10:00"}
+    lost: dict[str, Any] = {"kind": FailureKind.WORKER_LOST, "detail": "boot 019a of node-1 ended at 10:00"}
     assert group("a", **lost)[1:] == ("worker_lost", "", "a")
     assert group("a", **lost) != group("b", **lost)
     assert group("a", **lost) == group("a", kind=FailureKind.WORKER_LOST, detail="boot 77 of node-2 ended")

@@ -19,7 +19,7 @@ def line(job_id: str, **fields: object) -> bytes:
 
 
 def places(store: JobHistoryStore) -> list[tuple[str, int]]:
-    return [tuple(found.place) for found in poison_lines(store)]
+    return [(found.place.journal, found.place.offset) for found in poison_lines(store)]
 
 
 class TestKeeping:

@@ -127,7 +127,7 @@ class _Recording(RuleBasedStateMachine):
         return Counter(_text(recorded.event) for recorded in self.store.get_job_events(job_id))
 
     def _new_agent(self, number: int) -> Recorder:
-        return Recorder(self.place, self.ledgers[number])  # type: ignore[arg-type]
+        return Recorder(self.place, self.ledgers[number])
 
     def _new_journal(self) -> Journal:
         return Journal(self.place, "boot", segment=2_000)

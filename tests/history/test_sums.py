@@ -14,7 +14,7 @@ from jobledger.history.job import Evidence, FailureKind, JobEnd, JobFacts, JobSt
 from jobledger.history.job_history_store import JobHistoryStore
 from jobledger.history.schema import failure_groups, job_statistics
 from jobledger.history.sql_store import SqlJobHistoryStore
-from jobledger.history.statistics import Activity, Slice, Statistics, StatisticsRange, range_between
+from jobledger.history.statistics import Activity, Slice, Statistics, StatisticsRange, Step, range_between
 from jobledger.history.sums import Measure, Tally, bucket_of, middle_of
 from sqlalchemy import func, insert, select
 
@@ -55,7 +55,7 @@ def failed(
     return happened(job_id, at, status=JobStatus.FAILED, **fields)
 
 
-def numbers(activity: Activity) -> tuple[int, ...]:
+def numbers(activity: Activity | Step) -> tuple[int, ...]:
     return activity.submitted, activity.completed, activity.failed, activity.cancelled
 
 

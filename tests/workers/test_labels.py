@@ -35,9 +35,9 @@ def test_a_pipeline_has_its_labels(site: Any) -> None:
 
 
 def test_of_many_submissions_with_one_bad_label_none_is_written(site: Any) -> None:
-    bad = {"metadata": {"password": "hunter2"}}
+    bad = Submission(task="jobs.echo", metadata={"password": "hunter2"})
     with pytest.raises(InvalidJob, match=r"metadata\.password: looks like a secret"):
-        site.controller.submit_many([Submission(task="jobs.echo"), Submission(task="jobs.echo", **bad)])
+        site.controller.submit_many([Submission(task="jobs.echo"), bad])
     assert site.store.list_jobs() == []
 
 
