@@ -110,7 +110,12 @@ def test_tests_examples_and_benchmarks_use_the_installed_package() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["import history", "from workers.priorities import Priority", "from .. import errors", "from ...history import job"],
+    [
+        "import history",
+        "from workers.priorities import Priority",
+        "from .. import errors",
+        "from ...workers import app",
+    ],
 )
 def test_an_import_of_a_bare_room_is_found(line: str) -> None:
     assert _imports_of_bare_rooms(ROOT / "tests" / "history" / "test_ids.py", ast.parse(line)) == [line]

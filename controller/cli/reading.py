@@ -10,7 +10,6 @@ import typer
 
 from ...errors import InvalidJob
 from ...history.event_batch import LOG_LINES
-from ...history.job import JobStatus
 from ...history.job_history_store import JobFilter
 from .acting import JobId, JsonFlag
 from .connection import reading_service
