@@ -168,9 +168,17 @@ class Journal:
         written = file.write(data)
         while written < len(data):
             written += file.write(data[written:])
-        if self._fsync:
-            os.fsync(file.fileno())
         self._account()
+        if self._fsync:
+            self._flush(file)
+
+    def _flush(self, file: io.FileIO) -> None:
+        """Where that fails the line stays: a reader may have it already."""
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if self._may_log():
+                logger.error("Job history: the journal could not be flushed, a power cut may lose its end (%s)", error)
 
     def _account(self) -> None:
         data, self._intended = self._intended, b""
@@ -257,10 +265,15 @@ class Journal:
         self._untold += 1
 
     def _complain(self, error: Exception) -> bool:
-        if time.monotonic() - self._logged_at >= _LOG_INTERVAL:
-            self._logged_at = time.monotonic()
+        if self._may_log():
             logger.error("Job history is incomplete: %d events could not be written so far (%s)", self.dropped, error)
         return False
+
+    def _may_log(self) -> bool:
+        if time.monotonic() - self._logged_at < _LOG_INTERVAL:
+            return False
+        self._logged_at = time.monotonic()
+        return True
 
     def _leave_to_parent(self) -> None:
         """In a forked child: a lock that the child inherited would outlive the parent, so close it at once."""
