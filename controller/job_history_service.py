@@ -19,7 +19,7 @@ from ..history.event import EventKind, now
 from ..history.export import export_jobs, new_file
 from ..history.export_format import ExportFormat
 from ..history.failure_group_page import FailureGroupPage
-from ..history.job import ACTIVE_STATUSES, JobStatus
+from ..history.job import ACTIVE_STATUSES, JobHistoryEntry, JobStatus
 from ..history.job_history_store import PAGE_LIMIT, JobFilter, JobHistoryStore, RecordedEvent
 from ..history.poison import PoisonPlace, poison_lines, replay
 from ..history.retention import RetentionPolicy, Share, survey

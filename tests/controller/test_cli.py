@@ -261,6 +261,9 @@ def test_a_retry_repeats_a_job_exactly_or_with_the_changes(site: Any, run: Run) 
     assert later == [(changed["job_id"], job_id), (again["job_id"], job_id)]
     assert re.search(rf"later retry +{again['job_id']} COMPLETED\n", run("show", job_id).stdout)
     assert shown["later_retries"] == []
+    family = [changed["job_id"], again["job_id"], job_id]
+    for member in family:
+        assert [job["job_id"] for job in data(run("jobs", "--family", member, "--json"))["jobs"]] == family
 
 
 def test_watch_follows_one_job_until_its_end(site: Any, run: Run) -> None:
@@ -407,6 +410,10 @@ def test_an_unreachable_broker_or_ledger_is_code_5(run: Run, site: Any) -> None:
         (("jobs", "--limit", "501"), "--limit"),
         (("jobs", "--status", "DONE"), "'DONE' is not one of 'queued', 'running'"),
         (("jobs", "--cursor", "xyz"), "--cursor: 'xyz' was not given out"),
+        (("jobs", "--since", ""), "--since: '' is no time"),
+        (("jobs", "--since", "1h", "--until", "2h"), "--since: '1h' is not before --until '2h'"),
+        (("export", "--since", "1h", "--until", "2h"), "--since: '1h' is not before --until '2h'"),
+        (("prune", "--status", "failed"), "--status: says only which jobs; add --older-than or --keep"),
         (("retry", UNKNOWN, "--set", "nonsense"), "--set: 'nonsense' is not of the form KEY=VALUE"),
         (("cancel", UNKNOWN, "--wait", "-1"), "--wait"),
         (("db", "stamp", "0815"), "'0815' is no schema version; known: 0001"),

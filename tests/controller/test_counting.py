@@ -115,7 +115,9 @@ def test_stats_without_any_job_say_so_in_numbers(run: Run, data_dir: Path) -> No
     assert re.search(r"^all +0 +0 +0 +0 +- +-$", shown, re.MULTILINE), shown
 
 
-@pytest.mark.parametrize("words", [("--since", "soon"), ("--since", "1h", "--until", "2h"), ("--until", "99999w")])
+@pytest.mark.parametrize(
+    "words", [("--since", "soon"), ("--since", "1h", "--until", "2h"), ("--until", "99999w"), ("--until", "")]
+)
 def test_a_time_that_makes_no_sense_is_refused_in_one_sentence(
     run: Run, ledger: SqlJobHistoryStore, words: tuple[str, ...]
 ) -> None:

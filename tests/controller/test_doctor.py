@@ -123,6 +123,7 @@ def test_a_ledger_that_does_not_answer_is_serious(site: Any) -> None:
     finding = one(settings, "ledger")
     assert finding.severity is Severity.SERIOUS
     assert "hunter2" not in finding.what
+    assert "JOBLEDGER_HISTORY_URL" in finding.remedy
 
 
 def test_a_missing_worker_is_serious(site: Any, settings: Settings) -> None:
@@ -227,6 +228,24 @@ def test_a_data_directory_that_cannot_be_written_is_serious(read_only: Path) -> 
     assert one(settings, "data directory").severity is Severity.SERIOUS
     assert one(settings, "snapshots").severity is Severity.SERIOUS
     assert str(read_only) in one(settings, "data directory").what
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a file system with little room."""
+    mounted = tmp_path / "small"
+    mounted.mkdir()
+    arguments = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(mounted)]
+    if os.geteuid() != 0 or subprocess.run(arguments, check=False).returncode:
+        pytest.skip("a small file system can only be mounted by root")
+    yield mounted
+    subprocess.run(["umount", "-l", str(mounted)], check=True)
+
+
+def test_a_disk_with_little_room_is_serious(small_disk: Path) -> None:
+    finding = one(load_settings(data_dir=small_disk / "data"), "data directory")
+    assert finding.severity is Severity.SERIOUS
+    assert "is full, or nearly so" in finding.what
 
 
 def test_an_agent_that_hangs_is_serious(site: Any, settings: Settings) -> None:

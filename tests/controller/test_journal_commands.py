@@ -60,6 +60,7 @@ class TestStatus:
         away = "postgresql+psycopg://nobody:hunter2@127.0.0.1:1/none"
         result = run(site, "status", JOBLEDGER_HISTORY_URL=away)
         assert "what waits cannot be said" in result.stdout
+        assert "Gaps:      cannot be said" in result.stdout
         assert "does not answer" in result.stdout
         assert "hunter2" not in result.stdout + result.stderr
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -288,6 +289,14 @@ class TestFiles:
         with new_file(target, replace=True) as stream:
             stream.write(b"new")
         assert target.read_text() == "new"
+
+    def test_what_is_no_file_is_never_replaced(self, tmp_path: Path) -> None:
+        device = tmp_path / "device"
+        os.mkfifo(device)
+        for target in (device, tmp_path):
+            with pytest.raises(ExportFailed, match="is no file"), new_file(target, replace=True):
+                pass
+        assert device.is_fifo()
 
     def test_one_that_appears_meanwhile_stays_too(self, tmp_path: Path) -> None:
         target = tmp_path / "jobs.jsonl"
