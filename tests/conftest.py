@@ -37,6 +37,10 @@ APPS = Path(__file__).parent / "apps"
 
 T = TypeVar("T")
 
+# A run in the background of a shell ignores Ctrl-C, and so would every program that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 class Eventually(Protocol):
     """Polls until the condition is truthy and returns its value; fails with the message at the deadline."""

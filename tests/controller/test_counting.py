@@ -40,14 +40,15 @@ def run(data_dir: Path) -> Run:
 
 @pytest.fixture
 def ledger(data_dir: Path) -> SqlJobHistoryStore:
+    now = datetime.now(UTC)
     """The ledger of that installation, with some jobs of the last minutes."""
     store = SqlJobHistoryStore.open(load_settings(data_dir=data_dir).ledger_url)
     for number in range(8):
-        store.append(_job(f"good-{number}", "shop.ship", NOW - timedelta(minutes=20), JobStatus.COMPLETED))
+        store.append(_job(f"good-{number}", "shop.ship", now - timedelta(minutes=20), JobStatus.COMPLETED))
     for number in range(2):
-        at = NOW - timedelta(minutes=10 - number)
+        at = now - timedelta(minutes=10 - number)
         store.append(_job(f"bad-{number}", "shop.ship", at, JobStatus.FAILED, f"ValueError: order {number} is gone"))
-    store.append(_job("bill", "shop.bill", NOW - timedelta(days=3), JobStatus.FAILED, "KeyError: 'price'", "other"))
+    store.append(_job("bill", "shop.bill", now - timedelta(days=3), JobStatus.FAILED, "KeyError: 'price'", "other"))
     store.close()
     return store
 
