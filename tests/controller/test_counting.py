@@ -40,8 +40,8 @@ def run(data_dir: Path) -> Run:
 
 @pytest.fixture
 def ledger(data_dir: Path) -> SqlJobHistoryStore:
-    now = datetime.now(UTC)
     """The ledger of that installation, with some jobs of the last minutes."""
+    now = datetime.now(UTC)
     store = SqlJobHistoryStore.open(load_settings(data_dir=data_dir).ledger_url)
     for number in range(8):
         store.append(_job(f"good-{number}", "shop.ship", now - timedelta(minutes=20), JobStatus.COMPLETED))

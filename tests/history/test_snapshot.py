@@ -72,7 +72,7 @@ def test_a_changed_byte_is_noticed(vault: SnapshotVault) -> None:
     assert vault.open(msgspec.structs.replace(snapshot, sealed=changed)) is None
 
 
-@pytest.mark.parametrize("key", ["", "short", "x" * 44, "\u20ac" * 44, new_key()[:-2]])
+@pytest.mark.parametrize("key", ["", "short", "x" * 44, "\u20ac" * 44, "pBMEjpR4vJTMWSc7nz6OvBsw7TtL0WxTt1B3cRhD9y"])
 def test_a_wrong_key_is_refused_without_being_told(key: str) -> None:
     with pytest.raises(SettingsError, match=r"JOBLEDGER_SNAPSHOT_KEY is not a Fernet key") as refusal:
         SnapshotVault((key,))
