@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -344,4 +345,4 @@ def test_two_upgrades_at_once_do_no_harm(old_url: str) -> None:
 
 def _run_command(command: str) -> None:
     program = Path(sys.executable).with_name("jobledger")
-    subprocess.run(command.replace("jobledger", str(program), 1), shell=True, check=True, timeout=60)
+    subprocess.run(command.replace("jobledger", shlex.quote(str(program)), 1), shell=True, check=True, timeout=60)
