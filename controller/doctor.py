@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from enum import Enum, auto
@@ -28,6 +29,7 @@ from .job_history_service import ONE_SHOT_WAIT, JobHistoryService
 from .leader import LEASE_NAME, LEASE_SECONDS
 from .ledger import open_ledger
 from .recording_findings import agent_findings, recording_findings
+from .views import WorkerView
 
 _OLDEST_REDIS: Final = (6, 2)
 _SHOWN_TASKS: Final = 8
@@ -35,6 +37,9 @@ _SHOWN_TASKS: Final = 8
 _LEADER_SILENCE: Final = 4.0
 #: Bytes that should be free where the journals are; below that a burst of events may not fit.
 _LEAST_ROOM: Final = 16 * 2**20
+#: Seconds that workers get to answer, and between two looks whether they have.
+_PATIENCE: Final = 2.0
+_PAUSE: Final = 0.05
 _WITHOUT_BROKER: Final = "Nothing can be sent, cancelled or seen live; running jobs are recorded all the same."
 _WITHOUT_LEDGER: Final = "Jobs run on; their events wait in the journals, and nothing can be listed."
 
@@ -294,7 +299,7 @@ def _leader(store: JobHistoryStore) -> Iterator[Finding]:
 
 
 def _nodes(service: JobHistoryService) -> Iterator[Finding]:
-    workers = service.workers()
+    workers = _settled_workers(service)
     for worker in workers:
         if worker.state != "answering":
             yield note("nodes", f"{worker.name} on {worker.host or 'an unknown host'} does not answer.")
@@ -303,6 +308,18 @@ def _nodes(service: JobHistoryService) -> Iterator[Finding]:
         yield ok("nodes", f"Answering: {', '.join(answering)}.")
     else:
         yield _no_worker()
+
+
+def _settled_workers(service: JobHistoryService) -> list[WorkerView]:
+    """Give a busy worker time to answer: that it is slow is no reason for an alarm."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        workers = service.workers()
+        if workers and all(worker.state == "answering" for worker in workers):
+            return workers
+        if time.monotonic() >= deadline:
+            return workers
+        time.sleep(_PAUSE)
 
 
 def _no_worker() -> Finding:
